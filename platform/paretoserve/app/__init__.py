@@ -1,0 +1,1 @@
+"""Configuration, wiring, Ray Serve deployments and the command line."""

@@ -1,0 +1,66 @@
+"""Deployment: all the documents of one platform, consistent with each other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Self
+
+from pydantic import Field, model_validator
+
+from paretoserve.domain.document import Document
+from paretoserve.domain.model import Model
+from paretoserve.domain.policy import PolicyDocument
+from paretoserve.domain.profile import Profile
+from paretoserve.domain.tenant import Tenant
+from paretoserve.domain.tier import Tier
+
+
+class Deployment(Document):
+    """Models, profiles, tiers, tenants and the policy; every name that one uses another defines."""
+
+    models: tuple[Model, ...] = Field(min_length=1)
+    profiles: tuple[Profile, ...] = Field(min_length=1)
+    tiers: tuple[Tier, ...] = Field(min_length=1)
+    tenants: tuple[Tenant, ...] = Field(min_length=1)
+    policy: PolicyDocument
+
+    @model_validator(mode="after")
+    def _names_resolve(self) -> Self:
+        models = _unique("model", (m.name for m in self.models))
+        profiles = _unique("profile", (p.name for p in self.profiles))
+        tiers = _unique("tier", (t.name for t in self.tiers))
+        _unique("tenant", (t.name for t in self.tenants))
+        _unique("API key hash", (h for t in self.tenants for h in t.key_hashes))
+        for profile in self.profiles:
+            _known(f"profile {profile.name}", "model", (profile.model,), models)
+        for tier in self.tiers:
+            _known(f"tier {tier.name}", "profile", tier.profiles, profiles)
+        for tenant in self.tenants:
+            _known(f"tenant {tenant.name}", "tier", tenant.tiers, tiers)
+        return self
+
+    def model(self, name: str) -> Model:
+        """The model of that name. Raises KeyError."""
+        return {model.name: model for model in self.models}[name]
+
+    def profile(self, name: str) -> Profile:
+        """The profile of that name. Raises KeyError."""
+        return {profile.name: profile for profile in self.profiles}[name]
+
+
+def _unique(kind: str, names: Iterable[str]) -> set[str]:
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            raise ValueError(f"{kind} {name!r} is defined twice")
+        seen.add(name)
+    return seen
+
+
+def _known(where: str, kind: str, used: Iterable[str], defined: set[str]) -> None:
+    for name in used:
+        if name not in defined:
+            raise ValueError(
+                f"{where} names {kind} {name!r}, which is not defined; "
+                f"defined are {', '.join(sorted(defined))}"
+            )

@@ -1,0 +1,45 @@
+"""Ticket: a decision made binding."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Ticket:
+    """What a request reserved, where, and until when it must have started.
+
+    Times are Unix seconds, so that another process can check them. `prompt_tokens` and
+    `max_tokens` bound the KV tokens it may hold, `gpu_seconds` is what the ledger set aside.
+    """
+
+    request_id: str
+    tenant: str
+    tier: str
+    profile: str
+    replica_id: str
+    prompt_tokens: int
+    max_tokens: int
+    gpu_seconds: float
+    expires_at: float
+    signature: str = ""
+
+    def payload(self) -> bytes:
+        """The bytes that are signed: every field but the signature, length-prefixed."""
+        fields = (
+            self.request_id, self.tenant, self.tier, self.profile, self.replica_id,
+            str(self.prompt_tokens), str(self.max_tokens),
+            repr(self.gpu_seconds), repr(self.expires_at),
+        )  # fmt: skip
+        return b"".join(len(f.encode()).to_bytes(4, "big") + f.encode() for f in fields)
+
+    def signed_by(self, key: bytes) -> str:
+        """HMAC-SHA256 of the payload, hex."""
+        return hmac.new(key, self.payload(), hashlib.sha256).hexdigest()
+
+    def valid(self, key: bytes, now: float) -> bool:
+        """Whether `key` signed exactly these fields and the ticket has not expired."""
+        genuine = hmac.compare_digest(self.signature, self.signed_by(key))
+        return genuine and now <= self.expires_at

@@ -1,0 +1,1 @@
+"""The executor: the process that hosts an engine behind gRPC."""

@@ -1,0 +1,1 @@
+"""The engines. Each is imported only when a profile names it."""

@@ -1,0 +1,1 @@
+"""One transport-free request life cycle, and thin gRPC and HTTP servers over it."""

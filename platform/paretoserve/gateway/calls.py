@@ -1,0 +1,107 @@
+"""What a transport hands to the life cycle, and the events that it gets back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from paretoserve.domain.decision import Decision
+from paretoserve.domain.request import Sampling
+from paretoserve.domain.usage import Acceptance, Timing, Usage
+from paretoserve.executor.contract import FinishReason
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a chat; `role` is system, user or assistant."""
+
+    role: str
+    content: str
+
+
+Input = str | tuple[Message, ...] | tuple[int, ...]
+"""A prompt, a chat, or token ids."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One client request, before anything is known of it. `deadline` is monotonic seconds."""
+
+    api_key: str
+    request_id: str
+    model: str
+    input: Input
+    sampling: Sampling
+    service_tier: str = ""
+    session_id: str = ""
+    ttft_ms: float | None = None
+    tpot_ms: float | None = None
+    deadline: float | None = None
+    traceparent: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """Decided and submitted; sent before the first token exists."""
+
+    request_id: str
+    model: str
+    tenant: str
+    tier: str
+    service_tier: str
+    profile: str
+    replica_id: str
+    prompt_tokens: int
+    decision: Decision
+
+
+@dataclass(frozen=True, slots=True)
+class TopToken:
+    """An alternative that the model considered."""
+
+    token_id: int
+    text: str
+    logprob: float
+
+
+@dataclass(frozen=True, slots=True)
+class TokenText:
+    """One token with its own text (which may be a replacement character) and logprob."""
+
+    token_id: int
+    text: str
+    logprob: float
+    top: tuple[TopToken, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class TextDelta:
+    """New text, always whole characters; may be empty while one is incomplete."""
+
+    text: str
+    token_ids: tuple[int, ...]
+    logprobs: tuple[TokenText, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """The end. `timing` is the gateway's: from the call's arrival."""
+
+    reason: FinishReason
+    stop: str
+    usage: Usage
+    timing: Timing
+    acceptance: Acceptance
+    gpu_seconds: float
+
+
+Event = Started | TextDelta | Completed
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """A model as one tenant may use it."""
+
+    name: str
+    context_tokens: int
+    profiles: tuple[str, ...]
+    tiers: tuple[str, ...]

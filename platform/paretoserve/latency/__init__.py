@@ -1,0 +1,1 @@
+"""Predicting TTFT and TPOT for a request on a replica."""

@@ -1,0 +1,1 @@
+"""Reserving, settling and releasing quota."""

@@ -1,0 +1,1 @@
+"""From fleet telemetry to a Snapshot, and from a decision to a Ticket."""

@@ -1,0 +1,1 @@
+"""Choosing: filters, scorers, a picker, and the pure function `decide`."""

@@ -1,0 +1,1 @@
+"""Filters and scorers, one file each, with formula, inputs and intent."""

@@ -1,0 +1,1 @@
+"""Every metric and span, declared in one place."""

@@ -1,0 +1,1 @@
+"""Between protobuf and the domain, and one error table for gRPC and HTTP."""

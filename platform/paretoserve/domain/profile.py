@@ -14,15 +14,20 @@ class Limits(Document):
 
     context_tokens: int = Field(gt=0, description="prompt and completion together, in tokens")
     max_batch: int = Field(gt=0, description="sequences the engine can decode in one step")
-    admit: int = Field(gt=0, description="requests the router lets a replica run at a time")
     max_queue: int = Field(
         ge=0, description="requests that may wait in the engine beyond max_batch"
+    )
+    admit: int = Field(
+        gt=0, description="requests the router lets a replica hold at a time, waiting ones included"
     )
 
     @model_validator(mode="after")
     def _admit_fits(self) -> Self:
-        if self.admit > self.max_batch:
-            raise ValueError(f"admit ({self.admit}) is more than max_batch ({self.max_batch})")
+        most = self.max_batch + self.max_queue
+        if self.admit > most:
+            raise ValueError(
+                f"admit ({self.admit}) is more than max_batch + max_queue ({most}) can hold"
+            )
         return self
 
 

@@ -1,0 +1,156 @@
+"""Reading a deployment folder: the only reader of an operator's files.
+
+DIR/models.yaml         models: [{name, path, context_tokens}]; a path is relative to DIR
+DIR/profiles/*.yaml     one profile each
+DIR/tiers/*.yaml        one tier each
+DIR/tenants/*.yaml      one tenant each
+DIR/policy.yaml         the routing policy
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Hashable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from paretoserve.domain.deployment import Deployment
+from paretoserve.domain.document import Document
+from paretoserve.domain.model import Model
+from paretoserve.domain.policy import PolicyDocument
+from paretoserve.domain.profile import Profile
+from paretoserve.domain.tenant import Tenant
+from paretoserve.domain.tier import Tier
+
+D = TypeVar("D", bound=Document)
+
+
+class ConfigError(Exception):
+    """What is wrong in a deployment folder: each line names file, field and what would be right."""
+
+
+class _Models(Document):
+    models: tuple[Model, ...]
+
+
+def load_deployment(folder: Path) -> Deployment:
+    """Read and check a deployment folder.
+
+    Raises ConfigError with one line for every problem found, not only the first.
+    """
+    if not folder.is_dir():
+        raise ConfigError(f"{folder}: not a folder; give the path of a deployment folder")
+    problems: list[str] = []
+    models = _document(folder / "models.yaml", _Models, problems)
+    policy = _document(folder / "policy.yaml", PolicyDocument, problems)
+    profiles = list(_documents(folder / "profiles", Profile, problems))
+    tiers = list(_documents(folder / "tiers", Tier, problems))
+    tenants = list(_documents(folder / "tenants", Tenant, problems))
+    if problems or models is None or policy is None:
+        raise ConfigError("\n".join(problems))
+    try:
+        return Deployment(
+            models=tuple(_located(model, folder) for model in models.models),
+            profiles=tuple(profiles),
+            tiers=tuple(tiers),
+            tenants=tuple(tenants),
+            policy=policy,
+        )
+    except ValidationError as error:
+        raise ConfigError("\n".join(_explain(folder, Deployment, error))) from None
+
+
+def parse_document(path: Path, text: str, kind: type[D]) -> D:
+    """Check one YAML text; `path` is only named in messages. Raises ConfigError."""
+    try:
+        return kind.model_validate(yaml.load(text, _StrictLoader))  # noqa: S506 (a SafeLoader)
+    except ValidationError as error:
+        raise ConfigError("\n".join(_explain(path, kind, error))) from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not valid YAML: {_one_line(error)}") from None
+
+
+def _located(model: Model, folder: Path) -> Model:
+    return model.model_copy(update={"path": str((folder / model.path).resolve())})
+
+
+def _documents(folder: Path, kind: type[D], problems: list[str]) -> Iterator[D]:
+    files = sorted(folder.glob("*.yaml"))
+    if not files:
+        problems.append(f"{folder}: holds no *.yaml file; at least one {kind.__name__} is needed")
+    for path in files:
+        document = _document(path, kind, problems)
+        if document is not None:
+            yield document
+
+
+def _document(path: Path, kind: type[D], problems: list[str]) -> D | None:
+    try:
+        return parse_document(path, path.read_text(encoding="utf-8"), kind)
+    except ConfigError as error:
+        problems.append(str(error))
+    except FileNotFoundError:
+        problems.append(f"{path}: missing; it must hold a {kind.__name__.strip('_')} document")
+    except (OSError, UnicodeDecodeError) as error:
+        problems.append(f"{path}: cannot be read: {error}")
+    return None
+
+
+def _explain(path: Path, kind: type[BaseModel], error: ValidationError) -> Iterator[str]:
+    for problem in error.errors(include_url=False):
+        location = problem["loc"]
+        field = ".".join(str(part) for part in location) or "(document)"
+        if problem["type"] == "extra_forbidden":
+            yield f"{path}: {field}: unknown key{_nearest(kind, location)}"
+        elif problem["type"] == "missing":
+            yield f"{path}: {field}: missing"
+        else:
+            got = "" if isinstance(problem["input"], dict) else f", got {problem['input']!r}"
+            message = problem["msg"].removeprefix("Value error, ")
+            yield f"{path}: {field}: {message}{got[:120]}"
+
+
+def _nearest(kind: type[BaseModel], location: tuple[int | str, ...]) -> str:
+    """` (did you mean ...)` from the keys of the model in which `location`'s last part stands."""
+    model: type[BaseModel] | None = kind
+    for part in location[:-1]:
+        if isinstance(part, str) and model is not None:
+            model = _model_of(model.model_fields[part].annotation)
+    if model is None:
+        return ""
+    names = list(model.model_fields)
+    close = difflib.get_close_matches(str(location[-1]), names, n=1, cutoff=0.6)
+    return f"; did you mean {close[0]!r}?" if close else f"; known keys are {', '.join(names)}"
+
+
+def _model_of(annotation: Any) -> type[BaseModel] | None:
+    """The document class inside an annotation such as tuple[CurvePoint, ...]."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    for argument in getattr(annotation, "__args__", ()):
+        found = _model_of(argument)
+        if found is not None:
+            return found
+    return None
+
+
+def _one_line(error: yaml.YAMLError) -> str:
+    return " ".join(str(error).split())
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """SafeLoader that refuses a key written twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen: set[Hashable] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if key in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"key {key!r} is written twice", key_node.start_mark
+                )
+            seen.add(key)
+        return super().construct_mapping(node, deep)

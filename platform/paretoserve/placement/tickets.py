@@ -1,0 +1,44 @@
+"""Issuing tickets: a decision made binding."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from paretoserve.domain.decision import Decision
+from paretoserve.domain.request import Request
+from paretoserve.domain.ticket import Ticket
+
+
+class TicketIssuer:
+    """Signs tickets with one key. `lifetime_s` is how long a ticket may wait to be used."""
+
+    def __init__(self, key: bytes, lifetime_s: float = 30.0) -> None:
+        if len(key) < 16:
+            raise ValueError(f"a signing key needs at least 16 bytes, this one has {len(key)}")
+        self._key = key
+        self._lifetime_s = lifetime_s
+
+    def issue(self, request: Request, decision: Decision, now: float) -> Ticket:
+        """The ticket for a decision that chose a replica; `now` is Unix seconds.
+
+        Raises ValueError for a decision that chose none.
+        """
+        chosen = decision.chosen
+        if chosen is None or chosen.prediction is None:
+            raise ValueError(f"request {request.request_id} was {decision.outcome}: no ticket")
+        ticket = Ticket(
+            request_id=request.request_id,
+            tenant=request.tenant,
+            tier=request.tier,
+            profile=chosen.profile,
+            replica_id=chosen.replica_id,
+            prompt_tokens=request.prompt_tokens,
+            max_tokens=request.max_tokens,
+            gpu_seconds=chosen.prediction.gpu_seconds,
+            expires_at=now + self._lifetime_s,
+        )
+        return replace(ticket, signature=ticket.signed_by(self._key))
+
+    def check(self, ticket: Ticket, now: float) -> bool:
+        """Whether this issuer's key signed the ticket and it has not expired."""
+        return ticket.valid(self._key, now)

@@ -1,0 +1,59 @@
+# Every target sets up the environment by itself on first use.
+PYTHON ?= python3
+TORCH ?= torch==2.13.0
+VENV := .venv
+BIN := $(VENV)/bin
+SCRATCH := out
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo serve test check generate lock clean
+
+help:  ## Say what can be made
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(VENV)/.ready  ## Make .venv with the locked dependencies
+
+$(VENV)/.ready: requirements.lock pyproject.toml
+	@echo "==> Setting up $(VENV): about 1.5 GB, one to three minutes, once"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version.split()[0] + "; set PYTHON=")'
+	@$(PYTHON) -m venv $(VENV)
+	@echo "==> Installing the locked packages"
+	@$(BIN)/pip install -qq --disable-pip-version-check --require-hashes --no-deps -r requirements.lock
+	@echo "==> Installing $(TORCH) (a CPU build is enough; set TORCH= to choose another)"
+	@$(BIN)/pip install -qq --disable-pip-version-check '$(TORCH)'
+	@$(BIN)/pip install -qq --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@$(BIN)/python -c 'import grpc, ray, torch, paretoserve.app.cli'
+	@touch $@
+
+demo: setup  ## Serve the demo model in two configurations, replay a real trace, show the figures
+	@$(BIN)/paretoserve demo $(ARGS)
+
+serve: setup  ## Serve on 127.0.0.1:8000 (HTTP) and :9000 (gRPC) until Ctrl-C
+	@$(BIN)/paretoserve serve $(ARGS)
+
+test: setup  ## Run the whole test suite, fast tests first
+	@echo "==> Tests: pure logic and engines"
+	@$(BIN)/pytest -q tests -m "not ray" $(ARGS)
+	@echo "==> Tests: Ray clusters"
+	@$(BIN)/pytest -q tests -m ray $(ARGS)
+
+check: setup  ## Lint, types, import layers, generated code current
+	@echo "==> ruff";        $(BIN)/ruff check . && $(BIN)/ruff format --check --quiet .
+	@echo "==> mypy";        $(BIN)/mypy
+	@echo "==> import-linter"; $(BIN)/lint-imports | tail -4
+	@echo "==> generated code"; $(BIN)/python protos/generate.py --check && $(BIN)/python -m paretoserve.telemetry.document --check
+
+generate: setup  ## Regenerate protobuf code and generated documentation
+	@$(BIN)/python protos/generate.py
+	@$(BIN)/python -m paretoserve.telemetry.document
+
+lock:  ## Resolve the dependencies anew into requirements.lock (torch is pinned above)
+	@echo "==> Resolving in a fresh environment"
+	@rm -rf $(SCRATCH)/lock && $(PYTHON) -m venv $(SCRATCH)/lock
+	@$(SCRATCH)/lock/bin/pip install -qq '$(TORCH)' '.[dev,demo]'
+	@$(SCRATCH)/lock/bin/pip freeze --exclude-editable | grep -v -E '^(torch|paretoserve|nvidia-|triton)' > $(SCRATCH)/lock.in
+	@$(SCRATCH)/lock/bin/uv pip compile --quiet --no-deps --generate-hashes --no-header $(SCRATCH)/lock.in -o requirements.lock
+	@rm -rf $(SCRATCH)/lock $(SCRATCH)/lock.in
+
+clean:  ## Remove what was built
+	@rm -rf $(VENV) $(SCRATCH) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

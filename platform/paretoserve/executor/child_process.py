@@ -1,0 +1,119 @@
+"""One executor process in its own session, and the port that outlives it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import sys
+from asyncio.subprocess import DEVNULL, PIPE, STDOUT, Process
+from collections import deque
+from collections.abc import Mapping, Sequence
+from typing import Self
+
+_TAIL_LINES = 12
+
+
+class HeldPort:
+    """A free TCP port that stays ours while no executor listens on it.
+
+    A socket that is bound with SO_REUSEPORT and never listens takes no connections, keeps the
+    kernel from giving the port to anyone else, and lets gRPC (which sets SO_REUSEPORT) bind it.
+    """
+
+    def __init__(self, host: str) -> None:
+        """Raises OSError when `host` is not an address of this machine."""
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self._socket = socket.socket(family, socket.SOCK_STREAM)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        self._socket.bind((host, 0))
+        port = self._socket.getsockname()[1]
+        self.address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+    def release(self) -> None:
+        """Give the port back. Idempotent."""
+        self._socket.close()
+
+
+class ExecutorProcess:
+    """A running process with its output's last lines. Made by `spawn`, always finished by `end`."""
+
+    def __init__(self, process: Process) -> None:
+        self._process = process
+        self._tail: deque[str] = deque(maxlen=_TAIL_LINES)
+        self._exited = asyncio.create_task(process.wait())
+        self._pump = asyncio.create_task(self._forward_output())
+
+    @classmethod
+    async def spawn(cls, command: Sequence[str], env: Mapping[str, str]) -> Self:
+        """Start `command` in a session of its own. Raises OSError."""
+        process = await asyncio.create_subprocess_exec(
+            *command,
+            env={**os.environ, **env},
+            stdin=DEVNULL,
+            stdout=PIPE,
+            stderr=STDOUT,
+            start_new_session=True,
+        )
+        return cls(process)
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def has_exited(self) -> bool:
+        return self._exited.done()
+
+    async def exited_within(self, seconds: float) -> bool:
+        """Wait for the end of the process, at most so long."""
+        await asyncio.wait({self._exited}, timeout=seconds)
+        return self.has_exited
+
+    def exit_reason(self) -> str:
+        """How it ended, with the last line that it wrote."""
+        code = self._process.returncode
+        if code is None:
+            how = "still running"
+        elif code < 0:
+            how = f"killed by {signal.Signals(-code).name}"
+        else:
+            how = f"exited with status {code}"
+        return f"{how}: {self._tail[-1]}" if self._tail else how
+
+    async def end(self, term_grace_s: float) -> None:
+        """End the process and all its group: SIGTERM, after the grace SIGKILL."""
+        if not self.has_exited:
+            self._signal(signal.SIGTERM)
+            await self.exited_within(term_grace_s)
+        self._signal(signal.SIGKILL)  # also what an exited leader left behind
+        await asyncio.wait({self._exited})
+        await asyncio.wait({self._pump}, timeout=1.0)
+        self._pump.cancel()
+
+    def _signal(self, number: int) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, number)
+
+    async def _forward_output(self) -> None:
+        """Pass the output on to our own stderr and remember its end."""
+        stream = self._process.stdout
+        if stream is None:
+            return
+        while line := await _line(stream):
+            text = line.decode(errors="replace").rstrip()
+            if text:
+                self._tail.append(text)
+                sys.stderr.write(text + "\n")
+
+
+async def _line(stream: asyncio.StreamReader) -> bytes:
+    """The next line, or what is there of one that is too long."""
+    try:
+        return await stream.readuntil(b"\n")
+    except asyncio.IncompleteReadError as error:
+        return error.partial
+    except asyncio.LimitOverrunError as error:
+        return await stream.read(error.consumed)

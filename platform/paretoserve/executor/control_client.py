@@ -1,0 +1,102 @@
+"""The few calls that a supervisor makes to its executor: health, load, drain."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+import grpc
+import grpc.aio
+
+from paretoserve.wire._pb import executor_pb2, executor_pb2_grpc
+
+_OPTIONS = (
+    ("grpc.enable_http_proxy", 0),
+    ("grpc.initial_reconnect_backoff_ms", 50),
+    ("grpc.max_reconnect_backoff_ms", 500),
+)
+
+
+class Lifecycle(IntEnum):
+    """The executor's own word for its state; the numbers are the protocol's."""
+
+    UNSPECIFIED = executor_pb2.LIFECYCLE_UNSPECIFIED
+    STARTING = executor_pb2.LIFECYCLE_STARTING
+    SERVING = executor_pb2.LIFECYCLE_SERVING
+    DRAINING = executor_pb2.LIFECYCLE_DRAINING
+    FAILED = executor_pb2.LIFECYCLE_FAILED
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """What the executor says of itself; `detail` tells what went wrong when FAILED."""
+
+    lifecycle: Lifecycle
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """Requests running and waiting, prompt tokens to prefill, KV cache use in tokens."""
+
+    executor_id: str
+    running: int
+    waiting: int
+    waiting_tokens: int
+    kv_used_tokens: int
+    kv_total_tokens: int
+
+
+class ControlClient:
+    """Calls to one executor. An executor that does not answer is None, not an exception."""
+
+    def __init__(self, address: str) -> None:
+        self._address = address
+        self._channel: grpc.aio.Channel | None = None
+
+    async def health(self, timeout_s: float) -> Health | None:
+        """The present health, or None when there was no answer in time."""
+        try:
+            answer = await self._stub().Health(executor_pb2.HealthRequest(), timeout=timeout_s)
+        except grpc.aio.AioRpcError:
+            return None
+        return Health(Lifecycle(answer.lifecycle), answer.detail)
+
+    async def load(self, timeout_s: float) -> Load | None:
+        """The present load, or None when there was no answer in time."""
+        call = self._stub().WatchState(executor_pb2.WatchStateRequest(), timeout=timeout_s)
+        try:
+            async for state in call:
+                return Load(
+                    executor_id=state.executor_id,
+                    running=state.running,
+                    waiting=state.waiting,
+                    waiting_tokens=state.waiting_tokens,
+                    kv_used_tokens=state.kv_used_tokens,
+                    kv_total_tokens=state.kv_total_tokens,
+                )
+        except grpc.aio.AioRpcError:
+            return None
+        finally:
+            call.cancel()
+        return None
+
+    async def drain(self, grace_s: float) -> bool:
+        """Returns when the running requests have ended; False when the executor did not answer."""
+        request = executor_pb2.DrainRequest(grace_s=grace_s)
+        try:
+            await self._stub().Drain(request, timeout=grace_s + 5.0)
+        except grpc.aio.AioRpcError:
+            return False
+        return True
+
+    async def close(self) -> None:
+        """Release the connection. Idempotent; a later call opens it again."""
+        channel, self._channel = self._channel, None
+        if channel is not None:
+            await channel.close()
+
+    def _stub(self) -> executor_pb2_grpc.ExecutorAsyncStub:
+        if self._channel is None:
+            self._channel = grpc.aio.insecure_channel(self._address, options=_OPTIONS)
+        return executor_pb2_grpc.ExecutorStub(self._channel)

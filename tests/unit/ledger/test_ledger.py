@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from paretoserve.domain.errors import QuotaExceeded
+from paretoserve.domain.tenant import Quota, Tenant
+from paretoserve.ledger.ledger import Ledger
+
+
+def tenant(max_in_flight: int = 2, gpu_seconds_per_minute: float = 0.0) -> Tenant:
+    quota = Quota(max_in_flight=max_in_flight, gpu_seconds_per_minute=gpu_seconds_per_minute)
+    return Tenant(name="t", key_hashes=("sha256:0",), tiers=("x",), quota=quota)
+
+
+def test_in_flight_is_bounded_and_freed_by_settle_and_release() -> None:
+    ledger = Ledger()
+    ledger.reserve(tenant(), "a", 1, now=0)
+    ledger.reserve(tenant(), "b", 1, now=0)
+    with pytest.raises(QuotaExceeded, match="2 requests in flight") as caught:
+        ledger.reserve(tenant(), "c", 1, now=0)
+    assert caught.value.retry_after_s
+    assert ledger.in_flight("t") == 2
+    ledger.settle("a", 0.5)
+    ledger.release("b")
+    ledger.release("b")
+    ledger.settle("never reserved", 9)
+    assert ledger.in_flight("t") == 0
+    assert ledger.spent("t") == 0.5
+
+
+def test_a_request_cannot_be_reserved_twice() -> None:
+    ledger = Ledger()
+    ledger.reserve(tenant(), "a", 1, now=0)
+    with pytest.raises(ValueError, match="already"):
+        ledger.reserve(tenant(), "a", 1, now=0)
+    assert ledger.in_flight("t") == 1
+
+
+def test_gpu_seconds_refill_over_a_minute() -> None:
+    ledger, who = Ledger(), tenant(max_in_flight=100, gpu_seconds_per_minute=60)
+    ledger.reserve(who, "a", 60, now=0)
+    with pytest.raises(QuotaExceeded, match="GPU-seconds") as caught:
+        ledger.reserve(who, "b", 10, now=0)
+    assert caught.value.retry_after_s == pytest.approx(10)
+    ledger.reserve(who, "b", 10, now=10)
+
+
+def test_settling_pays_back_what_was_estimated_too_high_and_charges_what_was_too_low() -> None:
+    ledger, who = Ledger(), tenant(max_in_flight=100, gpu_seconds_per_minute=60)
+    ledger.reserve(who, "high", 50, now=0)
+    ledger.settle("high", 10)
+    ledger.reserve(who, "low", 50, now=0)
+    ledger.settle("low", 80)
+    with pytest.raises(QuotaExceeded) as caught:
+        ledger.reserve(who, "next", 30, now=0)
+    assert caught.value.retry_after_s == pytest.approx(60)
+
+
+def test_a_request_larger_than_a_minutes_quota_may_start_from_a_full_bucket() -> None:
+    ledger, who = Ledger(), tenant(gpu_seconds_per_minute=10)
+    ledger.reserve(who, "huge", 500, now=0)
+    with pytest.raises(QuotaExceeded):
+        ledger.reserve(who, "small", 1, now=60)
+
+
+@given(st.lists(st.tuples(st.sampled_from("abcdef"), st.sampled_from("rsx"), st.floats(0, 100))))
+def test_in_flight_equals_open_reservations_whatever_happens(
+    steps: list[tuple[str, str, float]],
+) -> None:
+    ledger, who, open_requests = Ledger(), tenant(max_in_flight=4), set[str]()
+    for now, (request_id, action, amount) in enumerate(steps):
+        if action == "s":
+            ledger.settle(request_id, amount)
+            open_requests.discard(request_id)
+        elif action == "x":
+            ledger.release(request_id)
+            open_requests.discard(request_id)
+        elif request_id not in open_requests:
+            try:
+                ledger.reserve(who, request_id, amount, now)
+                open_requests.add(request_id)
+            except QuotaExceeded:
+                assert len(open_requests) == 4
+        assert ledger.in_flight("t") == len(open_requests)

@@ -1,0 +1,53 @@
+"""The command line. Each command is a module of `app.commands` and is imported when it is used."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+
+from paretoserve import __version__
+from paretoserve.app.config import ConfigError
+from paretoserve.domain.errors import ParetoserveError
+
+COMMANDS = {
+    "demo": "serve the demo model, replay a real trace, show and save the figures",
+    "serve": "serve a deployment on Ray Serve until Ctrl-C",
+    "gateway": "run a gateway over executors at known addresses, without Ray",
+    "executor": "run one executor: a profile's engine behind gRPC",
+    "generate": "send one prompt to a gateway and print the answer as it comes",
+    "explain": "show what would be decided for a prompt now, without running it",
+    "check": "check a deployment folder and say what is wrong in it",
+    "key": "make a new API key and the hash that a tenant document holds",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the process's exit status."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    parser = argparse.ArgumentParser(prog="paretoserve", description=__doc__.splitlines()[0])
+    parser.description = (
+        "One model in several engine configurations, and a router that gives every request the "
+        "one its tenant's SLA needs."
+    )
+    parser.add_argument("--version", action="version", version=f"paretoserve {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, summary in COMMANDS.items():
+        command = commands.add_parser(name, help=summary, description=summary.capitalize() + ".")
+        if name in given[:1]:
+            module = importlib.import_module(f"paretoserve.app.commands.{name}")
+            module.add_arguments(command)
+            command.set_defaults(run=module.run)
+    options = parser.parse_args(given)
+    try:
+        return int(options.run(options))
+    except (ConfigError, ParetoserveError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

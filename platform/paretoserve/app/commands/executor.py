@@ -1,0 +1,7 @@
+"""`paretoserve executor`."""
+
+from __future__ import annotations
+
+from paretoserve.app.executor import add_arguments, run
+
+__all__ = ["add_arguments", "run"]

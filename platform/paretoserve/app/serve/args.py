@@ -1,0 +1,39 @@
+"""The `args` of the application in a Serve config file.
+
+A change of args restarts every replica (they are part of the code version that Serve computes);
+what operators change often belongs into the gateway's user_config, see documents.py.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+
+from paretoserve.domain.document import Document
+
+GATEWAY = "gateway"
+"""Name of the gateway's Serve deployment. The others have their profile's name."""
+
+
+class ExecutorArgs(Document):
+    """How the executors of one profile are started."""
+
+    python: str = Field(default="", description="interpreter of the engine's own environment")
+    env: dict[str, str] = Field(default_factory=dict, description="added to its environment")
+
+
+class Args(Document):
+    """What `paretoserve.app.serve.builder:build` takes."""
+
+    deployment: Path = Field(description="the deployment folder, at this path on every node")
+    http: str = Field(default="127.0.0.1:8000", description="host:port; port 0 takes a free one")
+    grpc: str = Field(default="127.0.0.1:9000")
+    metrics: str = Field(default="", description="host:port of Prometheus metrics; empty is off")
+    executor_host: str = Field(
+        default="", description="address the executors bind; empty is the node's own"
+    )
+    drain_grace_s: float = Field(
+        default=30.0, ge=0, description="how long running streams may go on at scale-down"
+    )
+    executors: dict[str, ExecutorArgs] = Field(default_factory=dict, description="by profile")

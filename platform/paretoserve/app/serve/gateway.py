@@ -1,0 +1,102 @@
+"""The Serve deployment around the gateway: our own HTTP and gRPC servers, not Serve's proxies.
+
+The gateway runs on a thread with its own event loop. Serve starts it, gives it new policy and
+tenants through `user_config`, checks its health and drains it; no request passes through Serve.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from ray import serve
+
+from paretoserve.app.config import ConfigError
+from paretoserve.app.serve import documents
+from paretoserve.app.serve.args import Args
+from paretoserve.app.serve.discovery import RayServeDiscovery
+from paretoserve.app.serve.loop_thread import LoopThread
+from paretoserve.app.wiring import GatewayService
+from paretoserve.domain.deployment import Deployment
+
+logger = logging.getLogger(__name__)
+
+_PULSE_TIMEOUT_S = 5.0
+
+
+class Gateway:
+    """One gateway replica. `handles` are the profile deployments, by profile name."""
+
+    async def __init__(  # type: ignore[misc]  # Serve awaits it
+        self, args: Args, handles: Mapping[str, Any]
+    ) -> None:
+        """Raises ConfigError when the deployment folder is not good, OSError for taken ports."""
+        self._args = args
+        self._revision = ""
+        self._config_error = ""
+        deployment = await _resolve(args, documents.UserConfig())
+        self._gateway_id = f"gateway-{serve.get_replica_context().replica_tag}"
+        self._thread = LoopThread("gateway")
+        self._service = GatewayService(
+            deployment,
+            RayServeDiscovery(handles.values()),
+            http=args.http,
+            grpc=args.grpc,
+            gateway_id=self._gateway_id,
+        )
+        try:
+            await self._thread.call(self._service.start())
+        except BaseException:
+            self._thread.close()
+            raise
+
+    async def reconfigure(self, user_config: Mapping[str, Any]) -> None:
+        """Take over a changed user_config. A bad one is reported and the last good one stays.
+
+        It must not raise: Serve would then replace the replica, and a typing error in a policy
+        would cost every running stream.
+        """
+        try:
+            config = documents.parse(user_config)
+            deployment = await _resolve(self._args, config)
+        except ConfigError as error:
+            self._config_error = str(error)
+            logger.error("user_config refused, the last good one stays: %s", error)  # noqa: TRY400
+            return
+        await self._thread.call(self._apply(deployment))
+        self._revision, self._config_error = str(config.revision), ""
+        logger.info("policy %s in force (revision %r)", deployment.policy.version, config.revision)
+
+    async def check_health(self) -> None:
+        """Raises TimeoutError when the gateway's loop does not turn."""
+        await asyncio.wait_for(self._thread.call(asyncio.sleep(0)), _PULSE_TIMEOUT_S)
+
+    def record_replica_metadata(self) -> dict[str, str]:
+        """Where clients connect."""
+        return {
+            "gateway_id": self._gateway_id,
+            "http": self._service.http_address,
+            "grpc": self._service.grpc_address,
+        }
+
+    async def describe(self) -> dict[str, str]:
+        """For operators: addresses, the revision in force, and why a later one was refused."""
+        return self.record_replica_metadata() | {
+            "revision": self._revision,
+            "config_error": self._config_error,
+        }
+
+    async def __del__(self) -> None:
+        """Serve awaits this when it removes the replica: running requests end first."""
+        if hasattr(self, "_service"):
+            await self._thread.call(self._service.stop(self._args.drain_grace_s))
+            await asyncio.to_thread(self._thread.close)
+
+    async def _apply(self, deployment: Deployment) -> None:
+        self._service.reconfigure(deployment)
+
+
+async def _resolve(args: Args, config: documents.UserConfig) -> Deployment:
+    return await asyncio.to_thread(documents.resolve, args.deployment, config)

@@ -8,7 +8,6 @@ training the head is unrolled over its own outputs, as it will be used ("trainin
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -35,7 +34,7 @@ from torch.nn import functional as F
 class DraftOptions:
     """How the draft head is trained."""
 
-    steps: int = 8000
+    steps: int = 7000
     rows_per_step: int = 48
     row_length: int = 512
     peak_lr: float = 2e-3
@@ -79,10 +78,11 @@ class Draft(nn.Module):
         both = torch.cat([layer.input_layernorm(embedded), layer.hidden_norm(feature)], dim=-1)
         q, k, v = layer.self_attn.project(both, rope_tables(positions, self.shape))
         past.append((k, v))
-        keys = torch.cat([k for k, _ in past], dim=2)
-        values = torch.cat([v for _, v in past], dim=2)
+        group = self.shape.heads // self.shape.kv_heads
+        keys = torch.cat([k for k, _ in past], dim=2).repeat_interleave(group, dim=1)
+        values = torch.cat([v for _, v in past], dim=2).repeat_interleave(group, dim=1)
         mask = step_mask(count, len(past), embedded.device)
-        heads = F.scaled_dot_product_attention(q, keys, values, attn_mask=mask, enable_gqa=True)
+        heads = F.scaled_dot_product_attention(q, keys, values, attn_mask=mask)
         h = feature + layer.self_attn.output(heads)
         out: Tensor = h + layer.mlp(layer.post_attention_layernorm(h))
         return out
@@ -97,17 +97,19 @@ def step_mask(count: int, steps: int, device: torch.device) -> Tensor:
 
 def unroll(
     draft: Draft, embedding: Tensor, ids: Tensor, aux: Tensor, steps: int, *, free: bool
-) -> Iterator[Tensor]:
-    """Yield each step's logits for every index; `free` feeds back the head's own tokens."""
+) -> list[Tensor]:
+    """Each step's logits for every index; `free` feeds back the head's own tokens."""
     count = ids.shape[1] - steps
     feature = draft.fc(aux[:, :count])
     tokens = ids[:, 1 : 1 + count]
     past: list[tuple[Tensor, Tensor]] = []
+    said = []
     for step in range(steps):
         feature = draft.step(F.embedding(tokens, embedding), feature, past)
         logits = F.linear(draft.norm(feature), embedding)
-        yield logits
+        said.append(logits)
         tokens = logits.argmax(-1) if free else ids[:, 2 + step : 2 + step + count]
+    return said
 
 
 def unrolled_loss(
@@ -116,6 +118,7 @@ def unrolled_loss(
     ids: Tensor,
     aux: Tensor,
     target_logits: Tensor,
+    *,
     weights: tuple[float, ...],
 ) -> Tensor:
     """Soft cross entropy against the target, one entry for each step of the chain."""
@@ -173,8 +176,8 @@ def train_draft(
         with torch.autocast(device.type, torch.bfloat16, enabled=on_gpu):
             with torch.no_grad():
                 logits, aux = teach(ids)
-            losses = loss_of(draft, embedding, ids, aux, logits, options.step_weights)
-        (losses * weights).sum().backward()
+            losses = loss_of(draft, embedding, ids, aux, logits, weights=options.step_weights)
+        torch.autograd.backward([(losses * weights).sum()])
         running += losses.detach()
         rate = cosine(step, options.steps, options.warmup, options.peak_lr)
         optimizer_step(draft, optimizer, rate)

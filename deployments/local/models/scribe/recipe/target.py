@@ -35,11 +35,11 @@ class Shape:
 class TargetOptions:
     """How the target is trained."""
 
-    steps: int = 6000
+    steps: int = 4000
     tokens_per_step: int = 32768
     peak_lr: float = 3e-3
-    weight_decay: float = 0.1
-    dropout: float = 0.1
+    weight_decay: float = 0.8
+    dropout: float = 0.25
     warmup: int = 200
     chat_share: float = 1 / 3
     eval_every: int = 250
@@ -242,7 +242,7 @@ def held_out_windows(stream: Stream, length: int, device: torch.device) -> Tenso
 def mean_loss(model: Callable[[Tensor], tuple[Tensor, Tensor]], windows: Tensor) -> float:
     """Mean loss per token, in nats."""
     total, count = 0.0, 0
-    for rows in windows.split(8):
+    for rows in torch.split(windows, 8):
         logits, _ = model(rows)
         wanted = rows[:, 1:].flatten()
         loss = F.cross_entropy(
@@ -299,7 +299,7 @@ def train_target(
         with torch.autocast(device.type, torch.bfloat16, enabled=on_gpu):
             logits, _ = forward(ids)
             loss = F.cross_entropy(logits[:, :-1].flatten(0, 1).float(), ids[:, 1:].flatten())
-        loss.backward()
+        torch.autograd.backward([loss])
         running += loss.detach()
         rate = cosine(step, options.steps, options.warmup, options.peak_lr)
         optimizer_step(model, optimizer, rate)

@@ -15,6 +15,7 @@ import json
 import platform
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import safetensors
@@ -60,9 +61,9 @@ def parse_arguments() -> argparse.Namespace:
     add("--out", type=Path, required=True, help="folder to write the model to")
     add(
         "--stage",
-        choices=["all", "target", "draft"],
+        choices=["all", "target", "draft", "evaluate"],
         default="all",
-        help="draft: train the head for the target already in --out",
+        help="draft and evaluate go on from what is already in --out",
     )
     add("--seed", type=int, default=7)
     add("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -72,7 +73,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--target-weight-decay", type=float, default=target.weight_decay)
     add("--draft-steps", type=int, default=draft.steps)
     add("--draft-lr", type=float, default=draft.peak_lr)
-    add("--trial", action="store_true", help="a run of seconds, to see that all works")
+    add("--trial", action="store_true", help="a short run on a CPU, to see that all works")
     return parser.parse_args()
 
 
@@ -86,9 +87,10 @@ def options_of(arguments: argparse.Namespace) -> tuple[TargetOptions, DraftOptio
     )
     draft = DraftOptions(steps=arguments.draft_steps, peak_lr=arguments.draft_lr)
     if arguments.trial:
-        target = dataclasses.replace(target, tokens_per_step=2048, eval_every=10)
+        target = dataclasses.replace(target, steps=20, tokens_per_step=2048, eval_every=10)
         draft = dataclasses.replace(
             draft,
+            steps=10,
             rows_per_step=4,
             row_length=160,
             rows_per_generation=8,
@@ -196,7 +198,7 @@ def load_target(out: Path, device: torch.device) -> Target:
     return target
 
 
-def run_info(arguments: argparse.Namespace, books: list[Book]) -> dict[str, object]:
+def run_info(arguments: argparse.Namespace, books: list[Book]) -> dict[str, Any]:
     """Where and on what the run took place."""
     on_gpu = arguments.device.startswith("cuda")
     return {
@@ -218,108 +220,107 @@ def run_info(arguments: argparse.Namespace, books: list[Book]) -> dict[str, obje
     }
 
 
-def curve_info(options: object, curve: Curve) -> dict[str, object]:
+def curve_info(options: TargetOptions | DraftOptions, curve: Curve) -> dict[str, object]:
     """One training run for training.json."""
     points = [{k: round(v, 4) for k, v in point.items()} for point in curve.points]
-    options_of_run = dataclasses.asdict(options)  # type: ignore[call-overload]
     return {
-        "options": options_of_run,
+        "options": dataclasses.asdict(options),
         "best_step": curve.best_step,
         "wall_seconds": round(curve.seconds, 1),
         "curve": points,
     }
 
 
-def run_target(
-    options: TargetOptions,
-    tokenizer: Tokenizer,
-    train: Stream,
-    held_out: Stream,
-    seed: int,
-    device: torch.device,
-    out: Path,
-) -> dict[str, object]:
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """What every stage works on."""
+
+    tokenizer: Tokenizer
+    train: Stream
+    held_out: Stream
+    held_out_bytes: int
+    seed: int
+    device: torch.device
+    out: Path
+
+
+def run_target(job: Job, options: TargetOptions) -> dict[str, object]:
     """Train and store the target."""
-    chat = ChatWriter(tokenizer, train, seed)
-    rows = Rows(PlainRows(train, device), chat, options.tokens_per_step, options.chat_share)
-    print("rows ready", flush=True)
-    windows = held_out_windows(held_out, 1024, device)
+    plain = PlainRows(job.train, job.device)
+    chat = ChatWriter(job.tokenizer, job.train, job.seed)
+    rows = Rows(plain, chat, options.tokens_per_step, options.chat_share)
+    windows = held_out_windows(job.held_out, 1024, job.device)
     model, curve = train_target(Shape(), options, rows, windows)
-    save_target(model, tokenizer, out)
+    save_target(model, job.tokenizer, job.out)
     return curve_info(options, curve)
 
 
-def run_draft(
-    options: DraftOptions,
-    tokenizer: Tokenizer,
-    train: Stream,
-    seed: int,
-    device: torch.device,
-    out: Path,
-) -> dict[str, object]:
+def run_draft(job: Job, options: DraftOptions) -> dict[str, object]:
     """Train and store the draft head for the stored target."""
-    target = load_target(out, device)
-    chat = ChatWriter(tokenizer, train, seed + 1)
-    draft, curve = train_draft(target, PlainRows(train, device), chat, options)
-    save_draft(draft, out)
+    target = load_target(job.out, job.device)
+    plain = PlainRows(job.train, job.device)
+    chat = ChatWriter(job.tokenizer, job.train, job.seed + 1)
+    draft, curve = train_draft(target, plain, chat, options)
+    save_draft(draft, job.out)
     return curve_info(options, curve)
 
 
-def evaluate(
-    tokenizer: Tokenizer,
-    held_out: Stream,
-    text_bytes: int,
-    seed: int,
-    prompts: int,
-    device: torch.device,
-    out: Path,
-) -> dict[str, object]:
+def evaluate(job: Job, prompts: int) -> dict[str, object]:
     """Measure what is stored, in float32."""
-    torch.manual_seed(seed)
-    target = load_target(out, device)
-    figures: dict[str, object] = {"target": perplexity(target, held_out, text_bytes)}
-    if (out / "draft" / "model.safetensors").exists():
+    torch.manual_seed(job.seed)
+    target = load_target(job.out, job.device)
+    figures: dict[str, object] = {
+        "computed": f"float32 from the bfloat16 weights, on {job.device.type}",
+        "target": perplexity(target, job.held_out, job.held_out_bytes),
+    }
+    if (job.out / "draft" / "model.safetensors").exists():
         draft = Draft(Shape())
-        load_weights(draft, out / "draft" / "model.safetensors", "", device)
-        chat = ChatWriter(tokenizer, held_out, seed + 2)
-        plain = PlainRows(held_out, device)
+        load_weights(draft, job.out / "draft" / "model.safetensors", "", job.device)
+        chat = ChatWriter(job.tokenizer, job.held_out, job.seed + 2)
+        plain = PlainRows(job.held_out, job.device)
         figures["acceptance"] = acceptance_report(target, draft, plain, chat, prompts)
-    ask = "<|user|>\nTell me a story.<|end|>\n<|assistant|>\n"
-    figures["samples"] = samples(target, tokenizer, ask)
+    figures["samples"] = samples(target, job.tokenizer)
     return figures
+
+
+def prepare(arguments: argparse.Namespace) -> tuple[Job, dict[str, Any]]:
+    """Read the corpus; train the tokenizer, or read what an earlier stage left."""
+    out: Path = arguments.out
+    out.mkdir(parents=True, exist_ok=True)
+    books = read_books(arguments.corpus, HELD_OUT)
+    if arguments.stage in {"all", "target"}:
+        tokenizer = train_tokenizer([book.train for book in books], Shape().vocab)
+        report = run_info(arguments, books)
+    else:
+        tokenizer = Tokenizer.from_file(str(out / "tokenizer.json"))
+        report = json.loads((out / "training.json").read_text(encoding="utf-8"))
+    train = build_stream(tokenizer, [book.train for book in books])
+    held_out = build_stream(tokenizer, [book.held_out for book in books])
+    held_out_bytes = sum(len(book.held_out.encode()) for book in books)
+    print(f"{len(books)} books, {len(train.ids)} + {len(held_out.ids)} tokens", flush=True)
+    report["data"] |= {"train_tokens": len(train.ids), "held_out_tokens": len(held_out.ids)}
+    device = torch.device(arguments.device)
+    return Job(tokenizer, train, held_out, held_out_bytes, arguments.seed, device, out), report
 
 
 def main() -> None:
     """Run the stages asked for and write everything down."""
     arguments = parse_arguments()
-    began, out, device = time.monotonic(), arguments.out, torch.device(arguments.device)
+    began = time.monotonic()
     torch.manual_seed(arguments.seed)
     target_options, draft_options = options_of(arguments)
-    out.mkdir(parents=True, exist_ok=True)
-    books = read_books(arguments.corpus, HELD_OUT)
-    if arguments.stage == "draft":
-        tokenizer = Tokenizer.from_file(str(out / "tokenizer.json"))
-        report = json.loads((out / "training.json").read_text(encoding="utf-8"))
-    else:
-        tokenizer = train_tokenizer([book.train for book in books], Shape().vocab)
-        report = run_info(arguments, books)
-    train = build_stream(tokenizer, [book.train for book in books])
-    held_out_texts = [book.held_out for book in books]
-    held_out = build_stream(tokenizer, held_out_texts)
-    print(f"{len(books)} books, {len(train.ids)} + {len(held_out.ids)} tokens", flush=True)
-    report["data"] |= {"train_tokens": len(train.ids), "held_out_tokens": len(held_out.ids)}
-    seed = arguments.seed
-    if arguments.stage != "draft":
-        report["target"] = run_target(target_options, tokenizer, train, held_out, seed, device, out)
-    if arguments.stage != "target":
-        report["draft"] = run_draft(draft_options, tokenizer, train, seed, device, out)
-    text_bytes = sum(len(text.encode()) for text in held_out_texts)
-    prompts = 8 if arguments.trial else 192
-    figures = evaluate(tokenizer, held_out, text_bytes, seed, prompts, device, out)
-    report["held_out"] = figures
-    report["wall_seconds"] = round(report.get("wall_seconds", 0) + time.monotonic() - began, 1)
-    write_json(out / "training.json", report)
-    print(json.dumps(figures, indent=2))
+    job, report = prepare(arguments)
+    if arguments.stage in {"all", "target"}:
+        report["target"] = run_target(job, target_options)
+    if arguments.stage in {"all", "draft"}:
+        report["draft"] = run_draft(job, draft_options)
+    report["held_out"] = evaluate(job, prompts=8 if arguments.trial else 192)
+    if arguments.stage != "evaluate":
+        report["wall_seconds"] = round(
+            report.get("wall_seconds", 0.0) + time.monotonic() - began, 1
+        )
+    write_json(job.out / "training.json", report)
+    print(json.dumps(report["held_out"], indent=2))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,135 @@
+"""What the SDK returns: events of a stream, whole generations, decisions, models."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from paretoserve.domain import decision as domain
+from paretoserve.domain.completion import FinishReason
+from paretoserve.domain.usage import Acceptance, Timing, Usage
+from paretoserve.sdk._render import decision_table
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a chat; `role` is `system`, `user` or `assistant`."""
+
+    role: str
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Decision(domain.Decision):
+    """Where a request goes and why. `print(decision)` shows every candidate.
+
+    `tier` is the tier it was decided for.
+    """
+
+    tier: str = ""
+
+    def table(self) -> str:
+        """The candidates with their predictions against the targets, verdicts and reasons."""
+        return decision_table(self, self.tier)
+
+    def __str__(self) -> str:
+        return self.table()
+
+
+@dataclass(frozen=True, slots=True)
+class TopToken:
+    """An alternative that the model considered; natural-log probability."""
+
+    token_id: int
+    text: str
+    logprob: float
+
+
+@dataclass(frozen=True, slots=True)
+class TokenText:
+    """One generated token with its natural-log probability; `top` has the best first."""
+
+    token_id: int
+    text: str
+    logprob: float
+    top: tuple[TopToken, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """Decided and submitted; comes before the first token exists.
+
+    A stream that had to be tried again before its first token brings another one.
+    """
+
+    request_id: str
+    model: str
+    tier: str
+    service_tier: str
+    profile: str
+    replica_id: str
+    prompt_tokens: int
+    decision: Decision | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TextDelta:
+    """New text, whole characters only; may be empty while one is incomplete."""
+
+    text: str
+    token_ids: tuple[int, ...] = ()
+    logprobs: tuple[TokenText, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """The end of a stream. `timing` is the gateway's, milliseconds from the call's arrival.
+
+    `stop` is the stop string or the decimal stop id that ended it.
+    """
+
+    finish_reason: FinishReason
+    stop: str
+    usage: Usage
+    timing: Timing
+    acceptance: Acceptance
+    gpu_seconds: float
+
+
+Event = Started | TextDelta | Completed
+"""What a stream yields: one Started, any number of TextDelta, one Completed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """A whole answer: the text, and how, where and at what cost it was made.
+
+    Times are milliseconds as the gateway saw them; `gpu_seconds` is what the tenant is charged;
+    `logprobs` and `decision` are there when they were asked for.
+    """
+
+    request_id: str
+    model: str
+    tier: str
+    service_tier: str
+    profile: str
+    replica_id: str
+    text: str
+    token_ids: tuple[int, ...]
+    logprobs: tuple[TokenText, ...]
+    finish_reason: FinishReason
+    stop: str
+    usage: Usage
+    timing: Timing
+    acceptance: Acceptance
+    gpu_seconds: float
+    decision: Decision | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """A model as this tenant may use it; `context_tokens` bounds prompt and output together."""
+
+    name: str
+    context_tokens: int
+    profiles: tuple[str, ...]
+    tiers: tuple[str, ...]

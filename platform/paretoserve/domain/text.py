@@ -52,9 +52,9 @@ class StreamDecoder:
         """Keep the fewest tokens that the open character may lie in, give out those before."""
         for kept in range(1, min(4, len(self._held))):
             count = len(self._held) - kept
-            before = self._text_of(self._held[:count])
+            before, tail = self._text_of(self._held[:count]), self._decode(self._held[count:])
             # Cutting inside a character turns it into more U+FFFD than it is when left whole.
-            if before and before + self._decode(self._held[count:]) == text:
+            if before and tail and before + tail == text:
                 return self._give_out(count, before)
         return ""
 

@@ -59,6 +59,11 @@ def test_tokens_without_text_are_neither_held_nor_shown() -> None:
     assert decoder.push([1]) == "?"
 
 
+def test_a_token_without_text_does_not_end_an_open_character() -> None:
+    decoder = StreamDecoder(byte_decoder([b"\xe2", b"", b"\x82\xac"]))
+    assert [decoder.push([i]) for i in (0, 1, 2)] == ["", "", "€"]
+
+
 def test_a_decoder_that_strips_the_first_space_keeps_those_between_words() -> None:
     words = ["▁Hello", "▁big", "▁world"]
 

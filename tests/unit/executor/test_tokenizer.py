@@ -136,5 +136,5 @@ def test_a_broken_file_is_named(folder: Path, name: str, content: str, message: 
 
 
 def test_a_folder_without_tokenizer_is_named(tmp_path: Path) -> None:
-    with pytest.raises(EngineError, match="tokenizer.json: missing"):
+    with pytest.raises(EngineError, match=r"tokenizer\.json: missing"):
         Tokenizer.load(tmp_path)

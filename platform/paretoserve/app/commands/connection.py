@@ -1,0 +1,30 @@
+"""The options that `generate` and `explain` share: where the gateway is, and the request."""
+
+from __future__ import annotations
+
+import argparse
+import os
+
+from paretoserve.domain.errors import Unauthenticated
+from paretoserve.sdk import Client
+
+KEY_VARIABLE = "PARETOSERVE_API_KEY"
+
+
+def add_request_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("prompt", help="the prompt's text")
+    parser.add_argument("--model", default="scribe", help="default: scribe")
+    parser.add_argument("--tier", help="a tier that the tenant bought; default: its first")
+    parser.add_argument("--max-tokens", type=int, default=128, help="default: 128")
+    parser.add_argument("--address", default="127.0.0.1:9000", metavar="HOST:PORT")
+    parser.add_argument(
+        "--api-key", help=f"default: the environment's {KEY_VARIABLE}; others can see an argument"
+    )
+
+
+def connect(options: argparse.Namespace) -> Client:
+    """A client for the gateway that the options name. Raises Unauthenticated without a key."""
+    key = options.api_key or os.environ.get(KEY_VARIABLE, "")
+    if not key:
+        raise Unauthenticated(f"no API key: set {KEY_VARIABLE} or give --api-key")
+    return Client(options.address, api_key=key)

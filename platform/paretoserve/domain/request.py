@@ -84,7 +84,9 @@ class Request:
 
 def _integer(name: str, value: int, low: int, high: int) -> None:
     if not low <= value <= high:
-        raise InvalidRequest(f"{name} is {value}; it must be from {low} to {high}", param=name)
+        raise InvalidRequest(
+            f"{name} is {value}; it must be from {low} to {high}", param=name.partition(" ")[0]
+        )
 
 
 def _number(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
+from typing import Protocol
 
 from paretoserve.domain.decision import Decision
 from paretoserve.domain.request import Sampling
@@ -105,3 +107,18 @@ class ModelInfo:
     context_tokens: int
     profiles: tuple[str, ...]
     tiers: tuple[str, ...]
+
+
+class Serving(Protocol):
+    """What a transport needs of the life cycle. Everything raises from the ParetoserveError tree."""
+
+    def generate(self, call: Call) -> AsyncGenerator[Event, None]:
+        """Started, then TextDelta any number of times, then Completed. Closing it at any point
+        aborts the request and gives back what it held.
+        """
+
+    async def explain(self, call: Call) -> Decision:
+        """What would be decided now; runs nothing and reserves nothing."""
+
+    def models(self, api_key: str) -> tuple[ModelInfo, ...]:
+        """The models that the key's tenant may use. Raises Unauthenticated."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
@@ -15,17 +14,17 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health
 from grpc_reflection.v1alpha import reflection
 
-from paretoserve.domain.errors import Evicted, InvalidRequest, ParetoserveError, SlowReader
+from paretoserve.domain.errors import InvalidRequest, ParetoserveError, SlowReader
+from paretoserve.gateway import http_stall
 from paretoserve.gateway.calls import Call, Serving
 from paretoserve.gateway.grpc_messages import call_from_proto, event_to_proto, model_to_proto
 from paretoserve.gateway.http_headers import REQUEST_ID, Headers
+from paretoserve.gateway.http_stall import ClientStalled, StallGuard
 from paretoserve.wire._pb import inference_pb2 as pb
 from paretoserve.wire.decisions import decision_to_proto
 from paretoserve.wire.errors import grpc_status
 
 MAX_MESSAGE_BYTES = 16 << 20
-STALL_S = 30.0
-"""A client that reads nothing for this long while there is output for it is cut off."""
 
 SERVICE = pb.DESCRIPTOR.services_by_name["Inference"].full_name
 
@@ -83,6 +82,7 @@ class Exchange:
     """One call: what the metadata say, and how to answer."""
 
     def __init__(self, context: Context) -> None:
+        self.write = context.write
         self._context = context
         self._headers = Headers(context.invocation_metadata() or ())
         self.request_id = self._headers.request_id()
@@ -93,14 +93,6 @@ class Exchange:
         remaining_s: float | None = self._context.time_remaining()
         deadline = None if remaining_s is None else time.monotonic() + remaining_s
         return call_from_proto(message, self.caller(), self.request_id, deadline)
-
-    async def write(self, message: Message) -> None:
-        """Send one message of a stream. Raises SlowReader when the client has stopped reading."""
-        try:
-            async with asyncio.timeout(STALL_S):
-                await self._context.write(message)
-        except TimeoutError:
-            raise SlowReader(f"the client read nothing for {STALL_S:.0f} s") from None
 
     async def begin(self) -> None:
         await self._context.send_initial_metadata(((REQUEST_ID, self.request_id),))
@@ -119,10 +111,12 @@ class _Inference:
         call = exchange.call(message)
         include_decision = message.include_decision
         # Closing the events is what frees the slot: at once, not when garbage is collected.
-        async with aclosing(self._serving.generate(call)) as events:
-            await exchange.begin()
-            async for event in events:
-                await exchange.write(event_to_proto(event, include_decision=include_decision))
+        with StallGuard(http_stall.STALL_S) as guard:
+            async with aclosing(self._serving.generate(call)) as events:
+                await exchange.begin()
+                async for event in events:
+                    response = event_to_proto(event, include_decision=include_decision)
+                    await guard.write(exchange.write(response))
 
     async def explain(self, exchange: Exchange, message: pb.GenerateRequest) -> pb.Decision:
         decision = await self._serving.explain(exchange.call(message))
@@ -183,9 +177,10 @@ def _answered(handle: Handler) -> Callable[[Any, Context], Awaitable[Any]]:
         try:
             return await handle(exchange, _parsed(message))
         except ParetoserveError as error:
-            if isinstance(error, Evicted):
-                _log.warning("request %s: %s", exchange.request_id, error)
             await exchange.abort(error)
+        except ClientStalled:
+            _log.warning("request %s: cut, its client stopped reading", exchange.request_id)
+            await exchange.abort(SlowReader("the client stopped reading its stream"))
         except Exception:  # noqa: BLE001 the boundary: no fault of ours reaches the client as text
             _log.exception("request %s failed", exchange.request_id)
             await exchange.abort(ParetoserveError("internal error"))

@@ -11,15 +11,15 @@ from typing import Any
 from starlette.types import Receive, Scope, Send
 
 from paretoserve.domain.errors import InvalidRequest, ParetoserveError
+from paretoserve.gateway import http_stall
 from paretoserve.gateway.http_headers import REQUEST_ID, Headers
+from paretoserve.gateway.http_stall import ClientStalled, StallGuard
 from paretoserve.gateway.openai_fields import parse_json
 from paretoserve.gateway.openai_shapes import to_json
 from paretoserve.gateway.openai_stream import error_event
 from paretoserve.wire.errors import http_headers, openai_error, row_of
 
 MAX_BODY_BYTES = 8 << 20
-STALL_S = 30.0
-"""A client that reads nothing for this long while there is output for it is cut off."""
 
 _STREAM_HEADERS = {
     "content-type": "text/event-stream; charset=utf-8",
@@ -42,10 +42,6 @@ class ClientGone(Exception):
     """The client closed the connection before its request was whole."""
 
 
-class ClientStalled(Exception):
-    """The client stopped reading; nothing more can be told to it."""
-
-
 class Reply:
     """The answer: one JSON body, or a stream of bytes. Latin-1 headers; never compressed."""
 
@@ -53,6 +49,11 @@ class Reply:
         self._send = send
         self._request_id = request_id
         self._started = False
+        self._guard = StallGuard(http_stall.STALL_S)
+
+    def guarded(self) -> StallGuard:
+        """The block in which the reply is written; it raises ClientStalled at its end."""
+        return self._guard
 
     async def json(
         self, value: Any, *, status: int = 200, headers: Mapping[str, str] | None = None
@@ -60,22 +61,29 @@ class Reply:
         body = to_json(value).encode()
         length = {"content-type": "application/json", "content-length": str(len(body))}
         await self._start(status, {**length, **(headers or {})})
-        await self._write(body, more=False)
+        await self.end(body)
 
     async def begin_stream(self, headers: Mapping[str, str]) -> None:
         await self._start(200, {**_STREAM_HEADERS, **headers})
 
     async def write(self, data: bytes) -> None:
-        """Raises ClientStalled when the client has stopped reading."""
-        await self._write(data, more=True)
+        """Part of a stream; to be called inside the guarded block."""
+        message = {"type": "http.response.body", "body": data, "more_body": True}
+        await self._guard.write(self._send(message))
 
-    async def end(self) -> None:
-        await self._write(b"", more=False)
+    async def end(self, data: bytes) -> None:
+        """The last part of a stream."""
+        message = {"type": "http.response.body", "body": data, "more_body": False}
+        await self._guard.write(self._send(message))
 
     async def fail(self, error: ParetoserveError) -> None:
         """The error as a status while that is possible, else as the last event of the stream."""
+        with StallGuard(http_stall.STALL_S) as self._guard:
+            await self._fail(error)
+
+    async def _fail(self, error: ParetoserveError) -> None:
         if self._started:
-            await self._write(error_event(error), more=False)
+            await self.end(error_event(error))
             return
         status, headers = row_of(error).http, http_headers(error)
         if isinstance(error, BodyRefused):
@@ -87,13 +95,6 @@ class Reply:
         pairs = {REQUEST_ID: self._request_id, **headers}
         raw = [(name.encode("ascii"), value.encode("latin-1")) for name, value in pairs.items()]
         await self._send({"type": "http.response.start", "status": status, "headers": raw})
-
-    async def _write(self, data: bytes, *, more: bool) -> None:
-        try:
-            async with asyncio.timeout(STALL_S):
-                await self._send({"type": "http.response.body", "body": data, "more_body": more})
-        except TimeoutError:
-            raise ClientStalled from None
 
 
 class Exchange:
@@ -169,7 +170,7 @@ class Endpoint:
         except ClientGone:
             return
         except ClientStalled:
-            _log.warning("request %s: cut, nothing read for %g s", exchange.request_id, STALL_S)
+            _log.warning("request %s: cut, its client stopped reading", exchange.request_id)
 
     async def _refusal(self, exchange: Exchange) -> ParetoserveError | None:
         try:

@@ -111,14 +111,15 @@ class _OpenAI:
         return call, asked
 
     async def _answer(self, reply: Reply, call: Call, asked: OpenAIRequest, shape: Shape) -> None:
-        async with aclosing(self._serving.generate(call)) as events:
-            started, event = await _first_output(events)
-            head = Head(started, int(time.time()))
-            if asked.stream:
-                stream = EventStream(shape, head, include_usage=asked.include_usage)
-                await _reply_in_parts(reply, stream, started, event, events)
-            else:
-                await _reply_at_once(reply, shape, head, event, events)
+        with reply.guarded():
+            async with aclosing(self._serving.generate(call)) as events:
+                started, event = await _first_output(events)
+                head = Head(started, int(time.time()))
+                if asked.stream:
+                    stream = EventStream(shape, head, include_usage=asked.include_usage)
+                    await _reply_in_parts(reply, stream, started, event, events)
+                else:
+                    await _reply_at_once(reply, shape, head, event, events)
 
     def _model_fields(self, model: ModelInfo) -> dict[str, Any]:
         return {
@@ -164,8 +165,7 @@ async def _reply_in_parts(
         event = await _next_output(events)
     closing = stream.closing(event)
     await anext(events, None)  # settled before the client hears that it is over
-    await reply.write(closing)
-    await reply.end()
+    await reply.end(closing)
 
 
 async def _reply_at_once(

@@ -19,7 +19,7 @@ from paretoserve.domain.errors import (
     Unauthenticated,
 )
 from paretoserve.domain.request import Sampling
-from paretoserve.gateway import grpc_server
+from paretoserve.gateway import http_stall
 from paretoserve.gateway.calls import Message
 from paretoserve.gateway.grpc_server import MAX_MESSAGE_BYTES, SERVICE, GrpcServer
 from paretoserve.wire._pb import common_pb2, inference_pb2, inference_pb2_grpc
@@ -300,7 +300,7 @@ async def test_a_lost_connection_closes_the_call() -> None:
 
 
 async def test_a_client_that_reads_nothing_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(grpc_server, "STALL_S", 0.2)
+    monkeypatch.setattr(http_stall, "STALL_S", 0.2)
     serving = ScriptedServing(*[delta("x" * 65536) for _ in range(400)], END)
     async with stub(serving) as inference:
         responses = aiter(inference.Generate(REQUEST, metadata=METADATA))

@@ -12,7 +12,7 @@ import httpx
 import pytest
 from paretoserve.domain.completion import FinishReason
 from paretoserve.domain.errors import EngineError, QueueFull, Saturated, SlowReader
-from paretoserve.gateway import http_exchange
+from paretoserve.gateway import http_exchange, http_stall
 from paretoserve.gateway.http_server import create_app
 
 from tests.unit.gateway.scripted_serving import (
@@ -420,7 +420,7 @@ async def test_a_client_that_goes_away_before_its_body_is_whole(
 
 
 async def test_a_client_that_reads_nothing_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http_exchange, "STALL_S", 0.2)
+    monkeypatch.setattr(http_stall, "STALL_S", 0.2)
     serving = ScriptedServing(*[delta("x" * 65536) for _ in range(400)], END)
     body = json.dumps({**CHAT, "stream": True}).encode()
     async with serve(serving) as client:

@@ -9,33 +9,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Protocol
 
+from paretoserve.domain.completion import FinishReason, TokenLogprob
 from paretoserve.domain.request import Sampling
 from paretoserve.domain.usage import Acceptance, Timing, Usage
 
+__all__ = [
+    "NO_SPECULATION",
+    "Chunk",
+    "Deliver",
+    "Engine",
+    "EngineInfo",
+    "EngineStats",
+    "Finish",
+    "FinishReason",
+    "GenerationRequest",
+    "TokenLogprob",
+]
+
 NO_SPECULATION = Acceptance()
-
-
-class FinishReason(StrEnum):
-    """STOP: end-of-sequence, stop id or stop string. ABORTED and ERROR carry a message."""
-
-    STOP = "stop"
-    LENGTH = "length"
-    ABORTED = "aborted"
-    ERROR = "error"
-
-
-@dataclass(frozen=True, slots=True)
-class TokenLogprob:
-    """Natural-log probability of a chosen token under the model's full distribution.
-
-    Before temperature, penalties and truncation; `top` holds (token id, logprob), best first.
-    """
-
-    logprob: float
-    top: tuple[tuple[int, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,180 @@
+"""The executor around its engine: life cycle, what is running, state, drain. Knows no transport."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+
+from paretoserve.domain.errors import EngineError, Evicted, InvalidRequest, Unavailable
+from paretoserve.executor import codec
+from paretoserve.executor.contract import (
+    Deliver,
+    Engine,
+    EngineInfo,
+    EngineStats,
+    GenerationRequest,
+)
+from paretoserve.wire._pb import executor_pb2 as pb
+
+HEARTBEAT_S = 0.5
+"""State is repeated this often although nothing changed, so that silence means a dead executor."""
+MIN_STATE_INTERVAL_MS = 20
+MAX_ID_CHARS = 256
+_ABORT_WAIT_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Drained:
+    """How many requests ended by themselves during a drain, and how many had to be aborted."""
+
+    finished: int
+    aborted: int
+
+
+class EngineHost:
+    """One engine and the requests that run on it. All methods belong to one event loop."""
+
+    def __init__(self, engine: Engine, profile: str) -> None:
+        self._engine = engine
+        self._profile = profile
+        self._live: set[str] = set()
+        self._no_more_states = False
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self.executor_id = uuid.uuid4().hex
+        self.lifecycle: pb.Lifecycle.ValueType = pb.LIFECYCLE_STARTING
+        self.detail = ""
+        self.info: EngineInfo | None = None
+        self.aborted_as = ""
+        """The error word of aborts that the executor itself made; empty for its callers' own."""
+
+    async def start(self) -> EngineInfo:
+        """Start the engine. On failure the lifecycle is FAILED and EngineError is raised."""
+        try:
+            self.info = await self._engine.start()
+        except EngineError as error:
+            self._become(pb.LIFECYCLE_FAILED, error.message)
+            raise
+        if self.lifecycle == pb.LIFECYCLE_STARTING:  # else a drain came meanwhile
+            self._become(pb.LIFECYCLE_SERVING)
+        return self.info
+
+    def submit(self, request: GenerationRequest, deliver: Deliver) -> None:
+        """Check a request and give it to the engine; whoever called then reports `ended`.
+
+        Raises Unavailable unless SERVING, InvalidRequest, and what `Engine.generate` raises;
+        nothing is queued then.
+        """
+        if self.lifecycle != pb.LIFECYCLE_SERVING or self.info is None:
+            word = pb.Lifecycle.Name(self.lifecycle).removeprefix("LIFECYCLE_").lower()
+            raise Unavailable(f"the executor takes no requests: it is {word}")
+        _check(request, self.info)
+        self._engine.generate(request, deliver)
+        self._live.add(request.request_id)
+        self._idle.clear()
+
+    def ended(self, request_id: str) -> None:
+        """Note that a submitted request's terminal chunk has come."""
+        self._live.discard(request_id)
+        if not self._live:
+            self._idle.set()
+
+    def abort(self, request_id: str) -> None:
+        """End a request soon. Unknown ids are no error."""
+        if request_id in self._live:
+            self._engine.abort(request_id)
+
+    def state(self) -> pb.ExecutorState:
+        """The present state."""
+        return codec.state_to_proto(
+            EngineStats() if self.info is None else self._engine.stats(),
+            executor_id=self.executor_id,
+            profile=self._profile,
+            lifecycle=self.lifecycle,
+            detail=self.detail,
+        )
+
+    def health(self) -> pb.HealthResponse:
+        """The life cycle, and what the engine says of itself once it is ready."""
+        answer = pb.HealthResponse(lifecycle=self.lifecycle, detail=self.detail)
+        if self.info is not None:
+            answer.engine, answer.model = self.info.engine, self.info.model
+            answer.device, answer.vocab_size = self.info.device, self.info.vocab_size
+            answer.context_tokens = self.info.context_tokens
+            answer.max_batch = self.info.max_batch
+        return answer
+
+    async def watch(self, min_interval_ms: int) -> AsyncGenerator[pb.ExecutorState, None]:
+        """The present state, then each change, at most every `min_interval_ms` (20 or more).
+
+        Repeated every HEARTBEAT_S without a change. Ends when the host stops.
+        """
+        interval_s = min(max(MIN_STATE_INTERVAL_MS, min_interval_ms) / 1000, HEARTBEAT_S)
+        sent, sent_at = None, 0.0
+        while not self._no_more_states:
+            state = self.state()
+            if state != sent or time.monotonic() - sent_at >= HEARTBEAT_S:
+                sent, sent_at = state, time.monotonic()
+                yield state
+            await asyncio.sleep(interval_s)
+
+    def end_watches(self) -> None:
+        """Let every `watch` end soon."""
+        self._no_more_states = True
+
+    async def drain(self, grace_s: float) -> Drained:
+        """Take no more requests; wait for the running ones, at the end of the grace abort them."""
+        self._stop_taking()
+        before = len(self._live)
+        if await self._idle_within(grace_s):
+            return Drained(before, 0)
+        left = list(self._live)
+        self.aborted_as = Evicted.reason
+        for request_id in left:
+            self._engine.abort(request_id)
+        await self._idle_within(_ABORT_WAIT_S)
+        return Drained(before - len(left), len(left))
+
+    async def stop(self) -> None:
+        """Stop the engine; whatever still runs is aborted. Idempotent."""
+        self._stop_taking()
+        self.end_watches()
+        self.aborted_as = Evicted.reason
+        await self._engine.stop()
+
+    async def _idle_within(self, seconds: float) -> bool:
+        try:
+            async with asyncio.timeout(max(0.0, seconds)):
+                await self._idle.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    def _stop_taking(self) -> None:
+        if self.lifecycle != pb.LIFECYCLE_FAILED:
+            self._become(pb.LIFECYCLE_DRAINING)
+
+    def _become(self, lifecycle: pb.Lifecycle.ValueType, detail: str = "") -> None:
+        self.lifecycle, self.detail = lifecycle, detail
+
+
+def _check(request: GenerationRequest, info: EngineInfo) -> None:
+    """Raise InvalidRequest for what no engine should have to look at."""
+    if not 0 < len(request.request_id) <= MAX_ID_CHARS:
+        raise InvalidRequest(
+            f"request_id has {len(request.request_id)} characters; 1 to {MAX_ID_CHARS} are allowed"
+        )
+    if not request.prompt_token_ids:
+        raise InvalidRequest("the prompt is empty; it needs at least one token", param="prompt")
+    low, high = min(request.prompt_token_ids), max(request.prompt_token_ids)
+    if low < 0 or high >= info.vocab_size:
+        worst = low if low < 0 else high
+        raise InvalidRequest(
+            f"prompt token id {worst} is not in the vocabulary of {info.vocab_size}", param="prompt"
+        )
+    if not 0 <= request.priority <= 100:
+        raise InvalidRequest(f"priority is {request.priority}; it must be from 0 to 100")
+    request.sampling.validate()

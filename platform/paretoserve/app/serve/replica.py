@@ -84,6 +84,7 @@ class ExecutorReplica:
         """For operators and tests: where the executor is and how it has fared."""
         status = self._supervisor.status
         return self.record_replica_metadata() | {
+            "node_id": ray.get_runtime_context().get_node_id(),
             "state": str(status.state),
             "pid": status.pid,
             "restarts": status.restarts,

@@ -23,6 +23,7 @@ from typing import Any
 
 import ray
 from ray import serve
+from ray._private import ray_constants
 from ray.serve.context import _get_global_client
 from ray.serve.schema import ApplicationStatusOverview, ServeDeploySchema
 
@@ -53,25 +54,39 @@ def local_cluster(
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     progress("starting Ray on 127.0.0.1")
     try:
-        ray.init(
-            address="local",
-            num_cpus=num_cpus or max(4, os.cpu_count() or 1),
-            object_store_memory=object_store_mb << 20,
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            _node_ip_address="127.0.0.1",
-            _temp_dir=str(folder),
-            # Ray nices its workers by 15, and the executors would inherit it: on a machine that
-            # also runs clients they would starve.
-            _system_config={"worker_niceness": 0},
-        )
+        with _loopback_stays_loopback():
+            ray.init(
+                address="local",
+                num_cpus=num_cpus or max(4, os.cpu_count() or 1),
+                object_store_memory=object_store_mb << 20,
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                _node_ip_address="127.0.0.1",
+                _temp_dir=str(folder),
+                # Ray nices its workers by 15, and the executors would inherit it: on a machine
+                # that also runs clients they would starve.
+                _system_config={"worker_niceness": 0},
+            )
         yield
     finally:
         progress("stopping Serve and Ray")
         _shut_down()
         _wait_gone(folder, timeout_s=20.0)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _loopback_stays_loopback() -> Iterator[None]:
+    """Ray takes the host's address where 127.0.0.1 is asked for, unless it believes that this
+    platform has no multi-node clusters; it has read that from the environment when imported.
+    """
+    before = ray_constants.ENABLE_RAY_CLUSTER
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
 
 
 @contextlib.contextmanager

@@ -135,7 +135,7 @@ async def test_a_lost_executor_ends_requests_and_its_return_is_noticed() -> None
         address = it.link.state.address
         await it.server._server.stop(0)
         delivered = len(first.token_ids)
-        with pytest.raises(ReplicaLost) as lost:
+        with pytest.raises(ReplicaLost) as lost:  # noqa: PT012
             async for chunk in chunks:
                 delivered += len(chunk.token_ids)
         assert lost.value.delivered == delivered

@@ -1,0 +1,132 @@
+"""The executor process: one engine behind gRPC. `paretoserve executor`, or
+`python -m paretoserve.app.executor` in an engine's own environment.
+
+Prints one JSON line {"address", "executor_id"} on stdout when it serves. SIGTERM drains and exits
+with 0, a second one exits at once. A start that fails says why in one sentence and exits with 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from paretoserve.app.config import ConfigError, load_deployment
+from paretoserve.domain.errors import ParetoserveError
+from paretoserve.executor.catalog import create
+from paretoserve.executor.contract import Engine
+from paretoserve.executor.server import ExecutorServer
+
+EXIT_FAILED = 1
+EXIT_AT_ONCE = 128 + signal.SIGTERM
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run an executor until it is told to end; returns the process's exit status."""
+    options = _parser().parse_args(arguments)
+    try:
+        engine = _engine(options.deployment, options.profile)
+        asyncio.run(_run(engine, options))
+    except (ConfigError, ParetoserveError) as error:
+        print(f"executor: {error}", file=sys.stderr)
+        return EXIT_FAILED
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="paretoserve executor", description="Host one engine.")
+    parser.add_argument("--deployment", type=Path, required=True, metavar="DIR")
+    parser.add_argument("--profile", required=True, metavar="NAME")
+    parser.add_argument("--listen", default="127.0.0.1:0", metavar="HOST:PORT")
+    parser.add_argument("--grace", type=float, default=30.0, metavar="S", help="of the drain")
+    parser.add_argument("--ready-file", type=Path, metavar="PATH", help="gets the JSON line too")
+    parser.add_argument("--parent-pid", type=int, metavar="PID", help="end when PID is gone")
+    return parser
+
+
+def _engine(folder: Path, profile_name: str) -> Engine:
+    deployment = load_deployment(folder)
+    try:
+        profile = deployment.profile(profile_name)
+    except KeyError:
+        known = ", ".join(profile.name for profile in deployment.profiles)
+        raise ConfigError(f"{folder}: no profile {profile_name!r}; known are {known}") from None
+    return create(profile, deployment.model(profile.model))
+
+
+async def _run(engine: Engine, options: argparse.Namespace) -> None:
+    """Serve from bind to drained. Raises EngineError or Unavailable when it cannot start."""
+    ending = asyncio.Event()
+    _on_signals(ending)
+    server = ExecutorServer(engine, options.profile)
+    address = await server.bind(options.listen)
+    orphaned = asyncio.create_task(_gone(options.parent_pid))
+    starting = asyncio.create_task(server.start_engine())
+    try:
+        told = asyncio.create_task(ending.wait())
+        await asyncio.wait({starting, told, orphaned}, return_when=asyncio.FIRST_COMPLETED)
+        if starting.done():
+            await starting
+            _say_ready(address, server.host.executor_id, options.ready_file)
+            await asyncio.wait({told, orphaned}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        starting.cancel()
+        await server.stop(0.0 if orphaned.done() else options.grace)
+
+
+def _on_signals(ending: asyncio.Event) -> None:
+    """The first SIGTERM or SIGINT begins the end; the second is the end."""
+
+    def end() -> None:
+        if ending.is_set():
+            os._exit(EXIT_AT_ONCE)
+        ending.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, end)
+
+
+def _say_ready(address: str, executor_id: str, ready_file: Path | None) -> None:
+    line = json.dumps({"address": address, "executor_id": executor_id})
+    print(line, flush=True)
+    if ready_file is not None:
+        partial = ready_file.with_name(ready_file.name + ".partial")
+        partial.write_text(line + "\n", encoding="utf-8")
+        partial.replace(ready_file)  # whoever waits for the file never reads half of it
+
+
+async def _gone(pid: int | None) -> None:
+    """Returns when process `pid` has ended; never without one."""
+    if pid is None:
+        await asyncio.Event().wait()
+    elif sys.platform == "linux":
+        await _ended(pid)
+    else:
+        while os.getppid() == pid:  # noqa: ASYNC110 (nothing here can set an event)
+            await asyncio.sleep(1.0)
+
+
+async def _ended(pid: int) -> None:
+    """Wait with a pidfd, which also tells of a process that nobody has reaped yet."""
+    try:
+        watch = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    loop, ended = asyncio.get_running_loop(), asyncio.Event()
+    loop.add_reader(watch, ended.set)
+    try:
+        await ended.wait()
+    finally:
+        loop.remove_reader(watch)
+        os.close(watch)
+
+
+if __name__ == "__main__":
+    with contextlib.suppress(KeyboardInterrupt):
+        sys.exit(main())

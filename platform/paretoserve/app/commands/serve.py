@@ -1,0 +1,96 @@
+"""`paretoserve serve`."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import threading
+from pathlib import Path
+
+from paretoserve.app.serve import config_file
+from paretoserve.app.serve.up import Platform, existing_cluster, local_cluster
+
+READY = """
+Ready. HTTP http://{http} and gRPC {grpc}. The demo tenants' keys are sk-local-acme (premium and
+standard), sk-local-borealis (standard) and sk-local-cumulus (batch). To paste:
+
+  curl -N http://{http}/v1/completions -H 'Authorization: Bearer sk-local-acme' \\
+    -H 'Content-Type: application/json' \\
+    -d '{{"model": "scribe", "prompt": "It was a dark night, and", "max_tokens": 64, "stream": true}}'
+
+  .venv/bin/python - <<'EOF'                # any OpenAI client
+from openai import OpenAI
+client = OpenAI(base_url="http://{http}/v1", api_key="sk-local-borealis")
+answer = client.chat.completions.create(
+    model="scribe", messages=[{{"role": "user", "content": "Tell me of the sea."}}], max_tokens=64)
+print(answer.choices[0].message.content, answer.service_tier, answer.usage)
+EOF
+
+  .venv/bin/python - <<'EOF'                # the SDK
+from paretoserve.sdk import Client
+with Client("{grpc}", api_key="sk-local-acme") as client:
+    print(client.explain("It was a dark night, and", model="scribe", tier="premium"))
+    print(client.generate("It was a dark night, and", model="scribe", max_tokens=64).text)
+EOF
+
+  PARETOSERVE_API_KEY=sk-local-acme .venv/bin/paretoserve generate 'It was a dark night, and'
+
+Ctrl-C stops everything."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--config",
+        type=Path,
+        default=Path("deployments/local/serve.yaml"),
+        help="a Ray Serve config file; default: deployments/local/serve.yaml",
+    )
+    parser.add_argument(
+        "--cluster",
+        metavar="ADDRESS",
+        help="deploy onto a running Ray cluster (auto: the one of this machine) and leave it up",
+    )
+    parser.add_argument("--http", metavar="HOST:PORT", help="default: the config file's")
+    parser.add_argument("--grpc", metavar="HOST:PORT", help="default: the config file's")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Bring the platform up and, unless the cluster is somebody else's, stay until a signal."""
+    given = {"http": options.http, "grpc": options.grpc}
+    config = config_file.read(options.config, {key: at for key, at in given.items() if at})
+    if options.cluster:
+        with existing_cluster(options.cluster):
+            platform = Platform.deploy(config, _tell)
+            print(READY.format(http=platform.http, grpc=platform.grpc))
+            return 0
+    with _until_signal() as stopped, local_cluster(progress=_tell):
+        platform = Platform.deploy(config, _tell)
+        print(READY.format(http=platform.http, grpc=platform.grpc), flush=True)
+        stopped.wait()
+    return 0
+
+
+class _until_signal:  # noqa: N801 (reads as a verb where it is used)
+    """Turns SIGINT and SIGTERM into an event, so that everything is taken down in order."""
+
+    def __enter__(self) -> threading.Event:
+        self._stopped = threading.Event()
+        self._before = {
+            number: signal.signal(number, self._on_signal)
+            for number in (signal.SIGINT, signal.SIGTERM)
+        }
+        return self._stopped
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _on_signal(self, number: int, _frame: object) -> None:
+        if self._stopped.is_set():
+            raise KeyboardInterrupt
+        self._stopped.set()
+        print(f"\n==> {signal.Signals(number).name}: stopping (again: at once)", flush=True)
+
+
+def _tell(line: str) -> None:
+    print(f"==> {line}", flush=True)

@@ -1,0 +1,81 @@
+"""Putting a gateway together: the one place where its parts meet."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+
+from paretoserve.app.http_listener import HttpListener
+from paretoserve.domain.deployment import Deployment
+from paretoserve.domain.replica import Health
+from paretoserve.gateway.discovery import Discovery
+from paretoserve.gateway.fleet_links import FleetLinks
+from paretoserve.gateway.grpc_server import GrpcServer
+from paretoserve.gateway.http_server import create_app
+from paretoserve.gateway.lifecycle import Lifecycle
+from paretoserve.ledger.ledger import Ledger
+from paretoserve.placement.fleet import Fleet
+from paretoserve.placement.tickets import TicketIssuer
+
+
+class GatewayService:
+    """A gateway with its gRPC and HTTP servers, on the event loop that calls `start`.
+
+    `http` and `grpc` are host:port; port 0 takes a free one, and `http_address` and
+    `grpc_address` say which once started.
+    """
+
+    def __init__(
+        self,
+        deployment: Deployment,
+        discovery: Discovery,
+        *,
+        http: str = "127.0.0.1:8000",
+        grpc: str = "127.0.0.1:9000",
+        gateway_id: str = "",
+    ) -> None:
+        """Raises EngineError when a model has no good tokenizer."""
+        self.http_address, self.grpc_address = http, grpc
+        self.ledger = Ledger()
+        self.fleet = Fleet()
+        self._profiles = {profile.name: profile for profile in deployment.profiles}
+        self._links = FleetLinks(
+            discovery,
+            self.fleet,
+            self._profiles,
+            gateway_id=gateway_id or f"gateway-{secrets.token_hex(4)}",
+        )
+        self._lifecycle = Lifecycle(
+            deployment,
+            fleet=self.fleet,
+            links=self._links,
+            ledger=self.ledger,
+            tickets=TicketIssuer(secrets.token_bytes(32)),
+        )
+        self._grpc = GrpcServer(self._lifecycle, grpc)
+        self._http = HttpListener(create_app(self._lifecycle, ready=self.ready), http)
+
+    async def start(self) -> None:
+        """Find the executors and listen. Raises OSError or RuntimeError for a taken port."""
+        await self._links.start()
+        self.http_address = await self._http.start()
+        port = await self._grpc.start()
+        self.grpc_address = f"{self.grpc_address.rpartition(':')[0]}:{port}"
+
+    async def stop(self, grace_s: float) -> None:
+        """Take no new requests, let those that run end within `grace_s`, then let go of all."""
+        await asyncio.gather(self._grpc.stop(grace_s), self._http.stop(grace_s))
+        await self._links.close()
+
+    def reconfigure(self, deployment: Deployment) -> None:
+        """Judge new requests by `deployment`; those that run keep what they began with.
+
+        Raises EngineError, and changes nothing, when a new model has no good tokenizer.
+        """
+        self._lifecycle.reconfigure(deployment)
+        self._profiles.update({profile.name: profile for profile in deployment.profiles})
+
+    def ready(self) -> bool:
+        """Whether any replica takes requests."""
+        replicas = self.fleet.snapshot(0.0).replicas
+        return any(replica.health is Health.SERVING for replica in replicas)

@@ -1,0 +1,230 @@
+"""From samples and records to the figures of results.json. Pure; docs/demo.md explains each key."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from paretoserve.app.demo.curves import points
+from paretoserve.app.demo.plan import Plan
+from paretoserve.app.demo.replay import Fate, Record
+from paretoserve.app.demo.stats import percentile, share_of
+from paretoserve.app.demo.sweep import Measured
+from paretoserve.app.demo.watch import StateSample
+from paretoserve.app.demo.workload import Pace
+from paretoserve.domain.decision import Outcome, Verdict
+from paretoserve.domain.deployment import Deployment
+from paretoserve.domain.prediction import Prediction
+from paretoserve.domain.tier import Tier
+from paretoserve.latency.curve import tpot_ms
+
+Figures = dict[str, Any]
+IN_TIME = (Verdict.CHOSEN, Verdict.FEASIBLE)
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """What a replay left behind. `seconds` is from its first request to its last answer."""
+
+    records: tuple[Record, ...]
+    states: tuple[StateSample, ...]
+    seconds: float
+    restarts: Mapping[str, int]
+
+
+def sweep_figures(plan: Plan, measured: Measured, deployment: Deployment) -> Figures:
+    """What the sweep measured. `deployment` has the curves that were made of it."""
+    return {
+        "prompt_tokens": plan.sweep.prompt_tokens,
+        "output_tokens": plan.sweep.output_tokens,
+        "rounds": plan.sweep.rounds,
+        "seconds": measured.seconds,
+        "same_output_share": share_of(sum(measured.same_output), len(measured.same_output)),
+        "profiles": [
+            {
+                "profile": profile.name,
+                "engine": profile.engine,
+                "points": [asdict(point) for point in points(measured.samples, profile.name)],
+                "prefill_tokens_per_s": profile.curve.prefill_tokens_per_s,
+                "prefill_ms": profile.curve.prefill_ms,
+                "kv_ms_per_1k_tokens": profile.curve.kv_ms_per_1k_tokens,
+                "acceptance_length": profile.curve.acceptance_length,
+            }
+            for profile in deployment.profiles
+            if any(sample.profile == profile.name for sample in measured.samples)
+        ],
+    }
+
+
+def goal_figures(plan: Plan, measured: Measured) -> list[Figures]:
+    """The two ratios that the picture should show, as measured."""
+    fast = points(measured.samples, plan.replay.fast_profile)
+    base = points(measured.samples, plan.replay.base_profile)
+    return [
+        _goal(
+            f"{plan.replay.fast_profile} over {plan.replay.base_profile}: tokens/s/user at batch "
+            f"{fast[0].batch}",
+            plan.goals.single_stream_speedup,
+            fast[0].tokens_per_s_per_user / base[0].tokens_per_s_per_user,
+        ),
+        _goal(
+            f"{plan.replay.base_profile} over {plan.replay.fast_profile}: tokens/s at batch "
+            f"{base[-1].batch}",
+            plan.goals.full_batch_gain,
+            base[-1].tokens_per_s / fast[-1].tokens_per_s,
+        ),
+    ]
+
+
+def workload_figures(plan: Plan, pace: Pace, rows: int, requests: int) -> Figures:
+    """How the trace became the replay."""
+    return {
+        "trace": plan.replay.trace.name,
+        "trace_rows": rows,
+        "requests": requests,
+        "length_divisor": plan.replay.length_divisor,
+        "time_divisor": pace.time_divisor,
+        "offered_load": pace.offered_load,
+        "requests_per_s": pace.requests_per_s,
+        "output_tokens_per_s": pace.tokens_per_s,
+        "seed": plan.seed,
+        "clients": [client.model_dump(exclude={"key"}) for client in plan.clients],
+    }
+
+
+def replay_figures(plan: Plan, deployment: Deployment, replayed: Replayed) -> Figures:
+    """What each tier got and what each profile did."""
+    wanted = {client.tier for client in plan.clients}
+    lags = [record.lag_ms for record in replayed.records]
+    return {
+        "seconds": replayed.seconds,
+        "send_lag_p95_ms": percentile(lags, 0.95),
+        "tiers": [
+            _tier(tier, replayed.records) for tier in deployment.tiers if tier.name in wanted
+        ],
+        "profiles": [_profile(profile.name, replayed) for profile in deployment.profiles],
+    }
+
+
+def choice_figures(plan: Plan, deployment: Deployment, replayed: Replayed) -> Figures:
+    """What the tiers that prefer the fast profile would have got on the other one.
+
+    Each request's decision holds the prediction for every candidate at the load that it found
+    there. The load that it would have added itself to all others is not in it, so this flatters
+    the profile that was not chosen.
+    """
+    fast, base = plan.replay.fast_profile, plan.replay.base_profile
+    tiers = {tier.name for tier in deployment.tiers if tier.profiles[0] == fast}
+    chosen = [r for r in replayed.records if r.job.client.tier in tiers and r.profile == fast]
+    other = [c for r in chosen if r.decision for c in r.decision.candidates if c.profile == base]
+    predicted = [c.prediction for c in other if c.prediction]
+    measured = [r.tpot_ms for r in chosen if r.tpot_ms is not None]
+    batch = _mean([s.batch for s in replayed.states if s.profile == base and s.batch])
+    return {
+        "tiers": sorted(tiers),
+        "requests": len(chosen),
+        "measured_tpot_p50_ms": percentile(measured, 0.5),
+        "other_profile": base,
+        "other_tpot_p50_ms": percentile([p.tpot_ms for p in predicted], 0.5),
+        "other_tpot_p95_ms": percentile([p.tpot_ms for p in predicted], 0.95),
+        "other_in_time_share": share_of(sum(c.verdict in IN_TIME for c in other), len(other)),
+        "base_batch_mean": batch,
+        "base_tpot_at_mean_ms": _tpot_at(deployment, base, batch),
+        "fast_tpot_at_mean_ms": _tpot_at(deployment, fast, batch),
+    }
+
+
+def met_target(record: Record, tier: Tier) -> bool:
+    """Whether a request was answered in full and within both targets of its tier."""
+    return (
+        record.fate is Fate.DONE
+        and record.ttft_ms is not None
+        and record.ttft_ms <= tier.ttft_ms
+        and (record.tpot_ms is None or record.tpot_ms <= tier.tpot_ms)
+    )
+
+
+def _goal(text: str, target: float, measured: float) -> Figures:
+    return {"goal": text, "target": target, "measured": measured, "met": measured >= target}
+
+
+def _tier(tier: Tier, records: Sequence[Record]) -> Figures:
+    own = [record for record in records if record.job.client.tier == tier.name]
+    done = [record for record in own if record.fate is Fate.DONE]
+    ttft = [record.ttft_ms for record in done if record.ttft_ms is not None]
+    tpot = [record.tpot_ms for record in done if record.tpot_ms is not None]
+    served = sorted({record.profile for record in own if record.profile})
+    predicted = [p for record in done if (p := _predicted(record)) is not None]
+    return {
+        "tier": tier.name,
+        "requests": len(own),
+        **{str(fate): sum(r.fate is fate for r in own) for fate in Fate if fate != Fate.RUNNING},
+        **{str(outcome): _decided(own, outcome) for outcome in Outcome if outcome != "rejected"},
+        "profiles": [
+            {"profile": name, "requests": sum(r.profile == name for r in own)} for name in served
+        ],
+        "ttft_target_ms": tier.ttft_ms,
+        "ttft_p50_ms": percentile(ttft, 0.5),
+        "ttft_p95_ms": percentile(ttft, 0.95),
+        "ttft_predicted_p50_ms": percentile([p.ttft_ms for p in predicted], 0.5),
+        "tpot_target_ms": tier.tpot_ms,
+        "tpot_p50_ms": percentile(tpot, 0.5),
+        "tpot_p95_ms": percentile(tpot, 0.95),
+        "tpot_predicted_p50_ms": percentile([p.tpot_ms for p in predicted], 0.5),
+        "attainment": share_of(sum(met_target(r, tier) for r in own), len(own)),
+        "promised": tier.percentile,
+    }
+
+
+def _predicted(record: Record) -> Prediction | None:
+    """What the router foresaw for the candidate that it chose."""
+    if record.decision is None or record.decision.chosen is None:
+        return None
+    return record.decision.chosen.prediction
+
+
+def _decided(records: Sequence[Record], outcome: Outcome) -> int:
+    return sum(
+        r.decision is not None and not r.explained_after and r.decision.outcome is outcome
+        for r in records
+    )
+
+
+def _profile(name: str, replayed: Replayed) -> Figures:
+    own = [record for record in replayed.records if record.profile == name]
+    busy = [s for s in replayed.states if s.profile == name and s.batch > 0]
+    seen = [s for s in replayed.states if s.profile == name]
+    speeds = [1000 / record.tpot_ms for record in own if record.tpot_ms]
+    return {
+        "profile": name,
+        "requests": len(own),
+        "tokens": sum(record.completion_tokens for record in own),
+        "tokens_per_s": sum(record.completion_tokens for record in own) / replayed.seconds,
+        "tokens_per_s_busiest_second": _busiest_second(seen),
+        "tokens_per_s_per_user": percentile(speeds, 0.5),
+        "acceptance_length": _mean([state.acceptance_length for state in busy]),
+        "batch_mean": _mean([state.batch for state in busy]),
+        "batch_max": max((state.batch for state in busy), default=0),
+        "gpu_seconds": sum(record.gpu_seconds for record in own),
+        "restarts": replayed.restarts.get(name, 0),
+    }
+
+
+def _busiest_second(states: Sequence[StateSample]) -> float | None:
+    """The most tokens that the executor's own counter rose by within one second of the watch."""
+    at_end: dict[int, int] = {}
+    for state in states:
+        at_end[int(state.at_s)] = state.generated_tokens_total
+    rises = [at_end[s + 1] - at_end[s] for s in at_end if s + 1 in at_end]
+    return float(max(rises)) if rises else None
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return sum(values) / len(values) if values else None
+
+
+def _tpot_at(deployment: Deployment, profile: str, batch: float | None) -> float | None:
+    if batch is None:
+        return None
+    return tpot_ms(deployment.profile(profile).curve, max(1, round(batch)))

@@ -1,0 +1,258 @@
+"""Measuring one profile at a time, straight at its executor: decode speed by batch, prefill, KV.
+
+A measurement starts a batch of streams at once and looks only at the window in which all of them
+decode: from when the last of them had its first token to when the first of them ended. All
+profiles get the same prompts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from time import perf_counter
+from typing import Protocol
+
+from paretoserve.app.demo.plan import SweepPlan
+from paretoserve.app.demo.prompts import PromptSource
+from paretoserve.app.demo.stats import median
+from paretoserve.domain.completion import FinishReason
+from paretoserve.domain.errors import EngineError
+from paretoserve.domain.request import Sampling
+from paretoserve.executor.contract import Chunk, Finish, GenerationRequest
+
+KV_BATCH = 8
+"""At most so many streams with long prompts show what a long context costs."""
+MOST_REPEATS = 20
+
+
+class Measurable(Protocol):
+    """What is measured: an executor behind its link."""
+
+    def generate(self, request: GenerationRequest) -> AsyncGenerator[Chunk, None]:
+        """Run a request; the last chunk has `finish`."""
+
+    def step_times_ms(self, since: float, until: float, running: int) -> Sequence[float]:
+        """The engine's own step times while it ran so many requests; perf_counter seconds."""
+
+
+@dataclass(slots=True)
+class Stream:
+    """One request: when which tokens came, and its end."""
+
+    deliveries: list[tuple[float, tuple[int, ...]]] = field(default_factory=list)
+    finish: Finish | None = None
+
+    @property
+    def tokens(self) -> tuple[int, ...]:
+        return tuple(itertools.chain.from_iterable(tokens for _, tokens in self.deliveries))
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A batch of streams that began at once, at `began` (perf_counter seconds)."""
+
+    began: float
+    streams: tuple[Stream, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """The part of a run in which every stream decodes; the engine's step time in it, if it said."""
+
+    opened: float
+    closed: float
+    tokens: int
+    step_ms: float | None = None
+
+    @property
+    def seconds(self) -> float:
+        return self.closed - self.opened
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One measurement of one profile at one batch, its repeats taken together.
+
+    `kv_tokens` is the mean number of tokens the batch held in the KV cache meanwhile.
+    """
+
+    profile: str
+    batch: int
+    seconds: float
+    tokens: int
+    step_ms: float | None
+    acceptance_length: float
+    kv_tokens: float
+
+    @property
+    def tokens_per_s(self) -> float:
+        return self.tokens / self.seconds
+
+    @property
+    def tpot_ms(self) -> float:
+        """Time per output token of one stream."""
+        return 1000 * self.seconds * self.batch / self.tokens
+
+    @property
+    def tpot_from_steps_ms(self) -> float | None:
+        """The same by the engine's own account, steps and what it accepts in each: a check."""
+        return None if self.step_ms is None else self.step_ms / self.acceptance_length
+
+
+@dataclass(slots=True)
+class Measured:
+    """All that a sweep found out, in the order in which it did."""
+
+    samples: list[Sample] = field(default_factory=list)
+    long_samples: list[Sample] = field(default_factory=list)
+    prefills: list[tuple[str, int, float]] = field(default_factory=list)
+    """(profile, prompt tokens, milliseconds to the first token)"""
+    same_output: list[bool] = field(default_factory=list)
+    """For each prompt, whether all profiles answered it with the same tokens."""
+    seconds: float = 0.0
+
+
+def window(run: Run) -> Window | None:
+    """The window in which all streams of a run decode; None when they never did together."""
+    opened = max(stream.deliveries[0][0] for stream in run.streams)
+    closed = min(stream.deliveries[-1][0] for stream in run.streams)
+    tokens = sum(
+        len(tokens)
+        for stream in run.streams
+        for at, tokens in stream.deliveries
+        if opened < at <= closed
+    )
+    return Window(opened, closed, tokens) if tokens else None
+
+
+class Sweep:
+    """Measures `engines` (by profile name) as `plan` says. `prompts` decides what is asked."""
+
+    def __init__(
+        self, engines: Mapping[str, Measurable], plan: SweepPlan, prompts: PromptSource
+    ) -> None:
+        self._engines = engines
+        self._plan = plan
+        self._prompts = prompts
+        self._numbers = itertools.count()
+        self.measured = Measured()
+
+    async def run(self) -> AsyncIterator[str]:
+        """Yields what is measured next; the findings gather in `measured`."""
+        began = perf_counter()
+        for batch in self._plan.batches:
+            yield f"warm-up, batch {batch}"
+            for engine in self._engines.values():
+                await self._streams(engine, self._ask(batch, self._plan.prompt_tokens))
+        for number in range(1, self._plan.rounds + 1):
+            async for line in self._round():
+                yield f"round {number} of {self._plan.rounds}, {line}"
+        self.measured.seconds = perf_counter() - began
+
+    async def _round(self) -> AsyncIterator[str]:
+        """Every batch, then prefill and long context: each on one profile after the other."""
+        for batch in self._plan.batches:
+            yield f"batch {batch}"
+            await self._decode(batch, self._plan.prompt_tokens, self.measured.samples)
+        yield "prefill and long context"
+        for tokens in (self._plan.prompt_tokens, self._plan.long_prompt_tokens):
+            await self._prefill(tokens)
+        batch = max(b for b in self._plan.batches if b <= KV_BATCH or b == self._plan.batches[0])
+        await self._decode(batch, self._plan.long_prompt_tokens, self.measured.long_samples, 1)
+
+    async def _decode(
+        self, batch: int, prompt_tokens: int, samples: list[Sample], repeats: int = MOST_REPEATS
+    ) -> None:
+        """Measure each profile at `batch` with the same prompts."""
+        asked: list[list[tuple[int, ...]]] = []
+        said: dict[tuple[int, ...], set[tuple[int, ...]]] = {}
+        for profile, engine in self._engines.items():
+            runs: list[Run] = []
+            windows: list[Window] = []
+            while len(runs) < repeats and sum(w.seconds for w in windows) < self._plan.seconds:
+                if len(asked) == len(runs):
+                    asked.append(self._ask(batch, prompt_tokens))
+                prompts = asked[len(runs)]
+                run = await self._streams(engine, prompts)
+                for prompt, stream in zip(prompts, run.streams, strict=True):
+                    said.setdefault(prompt, set()).add(stream.tokens)
+                runs.append(run)
+                windows += filter(None, [_timed(window(run), engine, batch)])
+            samples.append(_sample(profile, batch, runs, windows))
+        self.measured.same_output += (len(answers) == 1 for answers in said.values())
+
+    async def _prefill(self, tokens: int) -> None:
+        prompt = self._prompts.ids(tokens)
+        for profile, engine in self._engines.items():
+            run = await self._streams(engine, [prompt], output_tokens=1)
+            milliseconds = 1000 * (run.streams[0].deliveries[0][0] - run.began)
+            self.measured.prefills.append((profile, tokens, milliseconds))
+
+    def _ask(self, batch: int, tokens: int) -> list[tuple[int, ...]]:
+        return [self._prompts.ids(tokens) for _ in range(batch)]
+
+    async def _streams(
+        self,
+        engine: Measurable,
+        prompts: Sequence[tuple[int, ...]],
+        output_tokens: int | None = None,
+    ) -> Run:
+        """Start one stream per prompt at once; returns when all have ended.
+
+        Raises EngineError when one did not run to its full length.
+        """
+        sampling = Sampling(
+            max_tokens=output_tokens or self._plan.output_tokens, temperature=0, ignore_eos=True
+        )
+        began = perf_counter()
+        async with asyncio.TaskGroup() as group:
+            tasks = [
+                group.create_task(
+                    _stream(
+                        engine, GenerationRequest(f"sweep-{next(self._numbers)}", prompt, sampling)
+                    )
+                )
+                for prompt in prompts
+            ]
+        return Run(began, tuple(task.result() for task in tasks))
+
+
+async def _stream(engine: Measurable, request: GenerationRequest) -> Stream:
+    stream = Stream()
+    async for chunk in engine.generate(request):
+        if chunk.token_ids:
+            stream.deliveries.append((perf_counter(), chunk.token_ids))
+        stream.finish = chunk.finish
+    if stream.finish is None or stream.finish.reason is not FinishReason.LENGTH:
+        why = stream.finish.message or stream.finish.reason if stream.finish else "no end"
+        raise EngineError(f"{request.request_id}: a measured stream ended early: {why}")
+    return stream
+
+
+def _timed(found: Window | None, engine: Measurable, batch: int) -> Window | None:
+    """The window with the median of the step times that the engine told of meanwhile."""
+    if found is None:
+        return None
+    steps = engine.step_times_ms(found.opened, found.closed, batch)
+    return replace(found, step_ms=median(steps) if steps else None)
+
+
+def _sample(profile: str, batch: int, runs: Sequence[Run], windows: Sequence[Window]) -> Sample:
+    if not windows:
+        raise EngineError(f"{profile} never decoded {batch} streams together")
+    finishes = [stream.finish for run in runs for stream in run.streams if stream.finish]
+    steps = sum(finish.acceptance.steps for finish in finishes)
+    accepted = sum(finish.acceptance.accepted for finish in finishes)
+    held = sum(f.usage.prompt_tokens + f.usage.completion_tokens / 2 for f in finishes)
+    step_times = [w.step_ms for w in windows if w.step_ms is not None]
+    return Sample(
+        profile=profile,
+        batch=batch,
+        seconds=sum(w.seconds for w in windows),
+        tokens=sum(w.tokens for w in windows),
+        step_ms=median(step_times) if step_times else None,
+        acceptance_length=1 + accepted / steps if steps else 1.0,
+        kv_tokens=held / len(runs),
+    )

@@ -50,6 +50,7 @@ class Tokenizer:
         self._add_bos = add_bos
         self._anchor: list[int] = self._plain.encode("a", add_special_tokens=False).ids
         self._anchor_text: str = self._plain.decode(self._anchor)
+        self._texts: dict[int, str] = {}
         self._longest_token = max(map(len, self._plain.get_vocab()), default=1)
 
     @classmethod
@@ -112,8 +113,11 @@ class Tokenizer:
 
     def token_text(self, token_id: int) -> str:
         """One token's own text, the name of a special one; U+FFFD for a part of a character."""
-        text = self._plain.decode([*self._anchor, token_id], skip_special_tokens=False)
-        return text[len(self._anchor_text) :]
+        text = self._texts.get(token_id)
+        if text is None:
+            text = self._plain.decode([*self._anchor, token_id], skip_special_tokens=False)
+            text = self._texts[token_id] = text[len(self._anchor_text) :]
+        return text
 
     def least_tokens(self, text: str) -> int:
         """A lower bound, without encoding, on the number of tokens of `text`."""

@@ -1,0 +1,62 @@
+"""The seam for telemetry: what the life cycle tells of each request, as it happens.
+
+Times are seconds on the life cycle's monotonic clock. Every method must return at once and not
+raise. Of `completed`, `failed` and `cancelled`, exactly one is called, and last.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from paretoserve.domain.decision import Decision
+from paretoserve.domain.errors import ParetoserveError
+from paretoserve.gateway.admission import Admitted
+from paretoserve.gateway.calls import Call, Completed
+
+
+class Watch:
+    """Follows one request. This one does nothing; derive from it to do more."""
+
+    __slots__ = ()
+
+    def traceparent(self, call: Call) -> str:
+        """The W3C trace context to hand to the executor."""
+        return call.traceparent
+
+    def admitted(self, admitted: Admitted, at: float) -> None:
+        """Tenant, tier, model and prompt are known."""
+
+    def decided(self, decision: Decision, at: float) -> None:
+        """After each decision, also one that rejects; again when a replica failed."""
+
+    def retried(self, replica_id: str, error: ParetoserveError, at: float) -> None:
+        """A replica failed before the first token; another decision follows."""
+
+    def tokens(self, count: int, at: float) -> None:
+        """So many new tokens have come from the executor. On the path of every token."""
+
+    def completed(self, completed: Completed, at: float) -> None:
+        """The request ran to its end and is settled."""
+
+    def failed(self, error: Exception, at: float) -> None:
+        """The request ended with an error and is settled; one from outside the tree is a bug."""
+
+    def cancelled(self, at: float) -> None:
+        """The client went away; what the request held has been given back."""
+
+
+class Observer(Protocol):
+    """Makes a Watch for each call."""
+
+    def arrived(self, call: Call, at: float) -> Watch:
+        """A call has come; nothing is known of it yet, not even that its key is good."""
+
+
+class NoObserver:
+    """Watches nothing, at the cost of an empty method call."""
+
+    _watch = Watch()
+
+    def arrived(self, call: Call, at: float) -> Watch:
+        del call, at
+        return self._watch

@@ -12,16 +12,16 @@ from functools import cache
 from opentelemetry import metrics, trace
 from opentelemetry.metrics import Histogram
 from opentelemetry.trace import SpanKind, Status, StatusCode
-from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from paretoserve.domain.errors import Cancelled, ParetoserveError
 from paretoserve.sdk._responses import Assembly
 from paretoserve.sdk._retry import Wait
 from paretoserve.telemetry import catalog
 from paretoserve.telemetry.catalog import Attribute, Label, Metric
+from paretoserve.telemetry.context import HEADER, traceparent_of
+from paretoserve.telemetry.instruments import histogram
 
 NAME = "paretoserve.sdk"
-_PROPAGATOR = TraceContextTextMapPropagator()
 
 
 class CallSpan:
@@ -40,10 +40,9 @@ class CallSpan:
         self._ended = False
 
     def headers(self) -> tuple[tuple[str, str], ...]:
-        """`traceparent` (and `tracestate`), or nothing outside a trace."""
-        carrier: dict[str, str] = {}
-        _PROPAGATOR.inject(carrier, trace.set_span_in_context(self._span))
-        return tuple(carrier.items())
+        """`traceparent`, or nothing outside a trace."""
+        traceparent = traceparent_of(self._span)
+        return ((HEADER, traceparent),) if traceparent else ()
 
     def retrying(self, wait: Wait) -> None:
         """Note that an attempt failed and another one follows."""
@@ -90,9 +89,4 @@ class CallSpan:
 
 @cache
 def _histogram(metric: Metric) -> Histogram:
-    return metrics.get_meter(NAME).create_histogram(
-        metric.name,
-        unit=metric.unit,
-        description=metric.description,
-        explicit_bucket_boundaries_advisory=metric.buckets,
-    )
+    return histogram(metrics.get_meter(NAME), metric)

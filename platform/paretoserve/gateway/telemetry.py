@@ -1,0 +1,79 @@
+"""The life cycle's observer that reports to `paretoserve.telemetry`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from paretoserve.domain.decision import Decision
+from paretoserve.domain.errors import Cancelled, ParetoserveError
+from paretoserve.gateway.admission import Admitted
+from paretoserve.gateway.calls import Call, Completed, Message
+from paretoserve.gateway.observer import Watch
+from paretoserve.telemetry.requests import Arrival, RequestRecord
+
+if TYPE_CHECKING:
+    from paretoserve.telemetry.live import Telemetry
+
+
+class TelemetryObserver:
+    """Makes a span and metrics of each request."""
+
+    def __init__(self, telemetry: Telemetry) -> None:
+        self._telemetry = telemetry
+
+    def arrived(self, call: Call, at: float) -> Watch:
+        return TelemetryWatch(self._telemetry.request(_arrival(call)), at)
+
+
+class TelemetryWatch(Watch):
+    """Follows one request."""
+
+    __slots__ = ("_arrived_at", "_record")
+
+    def __init__(self, record: RequestRecord, arrived_at: float) -> None:
+        self._record = record
+        self._arrived_at = arrived_at
+
+    def traceparent(self, call: Call) -> str:
+        del call
+        return self._record.traceparent
+
+    def admitted(self, admitted: Admitted, at: float) -> None:
+        del at
+        self._record.admitted(admitted.tenant.name, admitted.tier.name)
+
+    def decided(self, decision: Decision, at: float) -> None:
+        del at
+        self._record.decided(decision)
+
+    def retried(self, replica_id: str, error: ParetoserveError, at: float) -> None:
+        del error, at
+        self._record.lost(replica_id)
+
+    def tokens(self, count: int, at: float) -> None:
+        del count, at
+        self._record.delta()
+
+    def completed(self, completed: Completed, at: float) -> None:
+        del at
+        self._record.completed(
+            completed.reason, completed.usage, completed.timing, completed.gpu_seconds
+        )
+
+    def failed(self, error: ParetoserveError, at: float) -> None:
+        self._record.failed(error, (at - self._arrived_at) * 1000)
+
+    def cancelled(self, at: float) -> None:
+        self.failed(Cancelled("the client went away"), at)
+
+
+def _arrival(call: Call) -> Arrival:
+    turns = isinstance(call.input, tuple) and any(isinstance(part, Message) for part in call.input)
+    return Arrival(
+        request_id=call.request_id,
+        model=call.model,
+        operation="chat" if turns else "text_completion",
+        max_tokens=call.sampling.max_tokens,
+        session_id=call.session_id,
+        traceparent=call.traceparent,
+    )

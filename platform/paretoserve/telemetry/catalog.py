@@ -1,0 +1,304 @@
+"""Every metric and span of the platform, as data. `docs/metrics.md` is generated from here.
+
+To add a metric: one line in METRICS and a call that records it. `gen_ai.*` names, units and
+attributes follow OpenTelemetry's semantic conventions for generative AI; the rest is ours.
+Durations are in seconds, as Prometheus wants them, although the domain counts milliseconds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Kind(StrEnum):
+    """COUNTER only grows; HISTOGRAM is a distribution; IN_FLIGHT rises and falls; GAUGE is read."""
+
+    COUNTER = "counter"
+    HISTOGRAM = "histogram"
+    IN_FLIGHT = "up-down counter"
+    GAUGE = "gauge"
+
+
+class Label(StrEnum):
+    """Label keys. OpenTelemetry's name first, as Prometheus shows it with `_` for `.`."""
+
+    OPERATION = "gen_ai.operation.name"
+    PROVIDER = "gen_ai.provider.name"
+    MODEL = "gen_ai.request.model"
+    TOKEN_TYPE = "gen_ai.token.type"  # noqa: S105
+    ERROR = "error.type"
+    TENANT = "tenant"
+    TIER = "tier"
+    PROFILE = "profile"
+    REPLICA = "replica"
+    OUTCOME = "outcome"
+    REASON = "reason"
+    TARGET = "target"
+    STATE = "state"
+    TYPE = "type"
+
+
+LABELS: dict[Label, str] = {
+    Label.OPERATION: "`chat` or `text_completion`",
+    Label.PROVIDER: "always `paretoserve`",
+    Label.MODEL: "the model the client named; `unknown` when there is none of that name",
+    Label.TOKEN_TYPE: "`input` or `output`",
+    Label.ERROR: "the error's reason word; absent on success",
+    Label.TENANT: "the tenant; `other` for those beyond the limit of names",
+    Label.TIER: "the tier the request was served as; empty when it failed before that was known",
+    Label.PROFILE: "the profile that served it; empty when none was chosen",
+    Label.REPLICA: "the replica's id",
+    Label.OUTCOME: "a fixed word, listed with the metric",
+    Label.REASON: "a fixed word: an error's reason, a finish reason, or a candidate's verdict",
+    Label.TARGET: "`ttft`, `tpot`, or `both` (goodput: every target of the request met)",
+    Label.STATE: "`starting`, `serving`, `draining` or `lost`",
+    Label.TYPE: "`input`, `output`, or `cached` (the part of input from the prefix cache)",
+}
+
+PROVIDER = "paretoserve"
+
+# The conventions' boundaries, with finer ones below where a millisecond a token is the aim.
+REQUEST_S = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
+TTFT_S = (
+    0.001, 0.0025, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.15, 0.2, 0.25, 0.3, 0.5, 0.75,
+    1.0, 1.5, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0,
+)  # fmt: skip
+TPOT_S = (
+    0.0005, 0.001, 0.0015, 0.002, 0.003, 0.004, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.025, 0.035,
+    0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5,
+)  # fmt: skip
+QUEUE_S = (
+    0.0005,
+    0.001,
+    0.0025,
+    0.005,
+    0.01,
+    0.025,
+    0.05,
+    0.1,
+    0.25,
+    0.5,
+    1.0,
+    2.5,
+    5.0,
+    10.0,
+    20.0,
+)
+TOKENS = (1, 4, 16, 64, 256, 1024, 4096, 16384, 65536, 262144, 1048576, 4194304, 16777216, 67108864)
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One metric: OpenTelemetry's name, UCUM unit, what it says, and what it is split by."""
+
+    name: str
+    kind: Kind
+    unit: str
+    description: str
+    labels: tuple[Label, ...] = ()
+    buckets: tuple[float, ...] = ()
+
+
+_GEN_AI = (Label.OPERATION, Label.PROVIDER, Label.MODEL)
+_SERVED = (*_GEN_AI, Label.TIER, Label.PROFILE)
+_PLACED = (Label.TIER, Label.PROFILE)
+_REPLICA = (Label.REPLICA, Label.PROFILE)
+
+# What the gateway records of each request.
+REQUEST_DURATION = Metric(
+    "gen_ai.server.request.duration", Kind.HISTOGRAM, "s",
+    "From a request's arrival at the gateway to its end, whatever the end was.",
+    (*_SERVED, Label.ERROR), REQUEST_S,
+)  # fmt: skip
+TTFT = Metric(
+    "gen_ai.server.time_to_first_token", Kind.HISTOGRAM, "s",
+    "From a request's arrival at the gateway to its first token.", _SERVED, TTFT_S,
+)  # fmt: skip
+TPOT = Metric(
+    "gen_ai.server.time_per_output_token", Kind.HISTOGRAM, "s",
+    "Mean time per output token after the first, of each finished request with two or more.",
+    _SERVED, TPOT_S,
+)  # fmt: skip
+REQUESTS = Metric(
+    "paretoserve.requests", Kind.COUNTER, "{request}",
+    "Requests that ended. Outcomes: `completed`, `rejected` (no GPU was spent), `evicted`, "
+    "`cancelled`, `failed`.",
+    (*_PLACED, Label.OUTCOME, Label.REASON),
+)  # fmt: skip
+IN_FLIGHT = Metric(
+    "paretoserve.requests.in_flight", Kind.IN_FLIGHT, "{request}",
+    "Requests that the gateway holds, from arrival to end.",
+)  # fmt: skip
+DECISIONS = Metric(
+    "paretoserve.decisions", Kind.COUNTER, "{decision}",
+    "Routing decisions. Outcomes: `preferred`, `spilled`, `degraded`, `rejected`; the reason is "
+    "the verdict on the nearest replica of the tier's preferred profile.",
+    (*_PLACED, Label.OUTCOME, Label.REASON),
+)  # fmt: skip
+ATTAINMENT = Metric(
+    "paretoserve.attainment", Kind.COUNTER, "{request}",
+    "Completed requests against their targets. Outcomes: `met`, `missed`.",
+    (*_PLACED, Label.TARGET, Label.OUTCOME),
+)  # fmt: skip
+QUEUE = Metric(
+    "paretoserve.queue.duration", Kind.HISTOGRAM, "s",
+    "Time a completed request waited in the engine before its prefill began.", _PLACED, QUEUE_S,
+)  # fmt: skip
+TOKENS_TOTAL = Metric(
+    "paretoserve.tokens", Kind.COUNTER, "{token}", "Tokens of completed requests.",
+    (*_PLACED, Label.TYPE),
+)  # fmt: skip
+DELTAS = Metric(
+    "paretoserve.deltas", Kind.COUNTER, "{delta}",
+    "Pieces in which completed requests' tokens came from executors; output tokens over deltas "
+    "shows how much is coalesced.",
+    _PLACED,
+)  # fmt: skip
+GPU_SECONDS = Metric(
+    "paretoserve.gpu_seconds", Kind.COUNTER, "{gpu_second}",
+    "GPU-seconds charged (core-seconds for the local engine).", (Label.TENANT, Label.TIER),
+)  # fmt: skip
+
+# What the gateway knows of the fleet.
+RUNNING = Metric(
+    "paretoserve.replica.running", Kind.GAUGE, "{request}", "Requests that hold KV blocks.",
+    _REPLICA,
+)  # fmt: skip
+WAITING = Metric(
+    "paretoserve.replica.waiting", Kind.GAUGE, "{request}", "Requests waiting in the engine.",
+    _REPLICA,
+)  # fmt: skip
+KV_USED = Metric(
+    "paretoserve.replica.kv.used", Kind.GAUGE, "{token}", "KV cache in use, in tokens.", _REPLICA
+)
+KV_TOTAL = Metric(
+    "paretoserve.replica.kv.limit", Kind.GAUGE, "{token}", "KV cache size, in tokens.", _REPLICA
+)
+STEP = Metric(
+    "paretoserve.replica.step.duration", Kind.GAUGE, "s", "Wall time of an engine step.", _REPLICA
+)
+ACCEPTANCE = Metric(
+    "paretoserve.replica.acceptance_length", Kind.GAUGE, "{token}",
+    "Tokens per sequence and engine step; 1 without speculation.", _REPLICA,
+)  # fmt: skip
+STATE = Metric(
+    "paretoserve.replica.state", Kind.GAUGE, "{replica}",
+    "1 for the state that a replica is in.", (*_REPLICA, Label.STATE),
+)  # fmt: skip
+RESERVATIONS = Metric(
+    "paretoserve.reservations", Kind.GAUGE, "{request}",
+    "Requests that this gateway holds on a replica: reserved and not settled.", _REPLICA,
+)  # fmt: skip
+# What the Python SDK records, when the program that uses it has set up OpenTelemetry metrics.
+CLIENT_DURATION = Metric(
+    "gen_ai.client.operation.duration", Kind.HISTOGRAM, "s",
+    "A call as the client saw it, its retries included.", (*_GEN_AI, Label.ERROR), REQUEST_S,
+)  # fmt: skip
+CLIENT_TOKENS = Metric(
+    "gen_ai.client.token.usage", Kind.HISTOGRAM, "{token}",
+    "Tokens of one call.", (*_GEN_AI, Label.TOKEN_TYPE), TOKENS,
+)  # fmt: skip
+
+GATEWAY_METRICS = (
+    REQUEST_DURATION, TTFT, TPOT, REQUESTS, IN_FLIGHT, DECISIONS, ATTAINMENT, QUEUE, TOKENS_TOTAL,
+    DELTAS, GPU_SECONDS, RUNNING, WAITING, KV_USED, KV_TOTAL, STEP, ACCEPTANCE, STATE, RESERVATIONS,
+)  # fmt: skip
+CLIENT_METRICS = (CLIENT_DURATION, CLIENT_TOKENS)
+METRICS = (*GATEWAY_METRICS, *CLIENT_METRICS)
+
+
+class Attribute(StrEnum):
+    """Attribute keys of spans."""
+
+    OPERATION = "gen_ai.operation.name"
+    PROVIDER = "gen_ai.provider.name"
+    MODEL = "gen_ai.request.model"
+    MAX_TOKENS = "gen_ai.request.max_tokens"
+    RESPONSE_ID = "gen_ai.response.id"
+    FINISH_REASONS = "gen_ai.response.finish_reasons"
+    INPUT_TOKENS = "gen_ai.usage.input_tokens"
+    OUTPUT_TOKENS = "gen_ai.usage.output_tokens"
+    CACHED_TOKENS = "gen_ai.usage.cache_read.input_tokens"
+    CONVERSATION = "gen_ai.conversation.id"
+    ERROR = "error.type"
+    TENANT = "paretoserve.tenant"
+    TIER = "paretoserve.tier"
+    PROFILE = "paretoserve.profile"
+    REPLICA = "paretoserve.replica"
+    OUTCOME = "paretoserve.decision.outcome"
+    REASON = "paretoserve.decision.reason"
+    POLICY = "paretoserve.policy.version"
+    CANDIDATES = "paretoserve.decision.candidates"
+    TTFT_PREDICTED = "paretoserve.predicted.ttft_ms"
+    TPOT_PREDICTED = "paretoserve.predicted.tpot_ms"
+    QUEUE_MS = "paretoserve.queue_ms"
+    TTFT_MS = "paretoserve.ttft_ms"
+    TOTAL_MS = "paretoserve.total_ms"
+    GPU_SECONDS = "paretoserve.gpu_seconds"
+    STEPS = "paretoserve.speculation.steps"
+    DRAFTED = "paretoserve.speculation.drafted"
+    ACCEPTED = "paretoserve.speculation.accepted"
+    ATTEMPT = "paretoserve.attempt"
+    WAIT_S = "paretoserve.wait_s"
+
+
+@dataclass(frozen=True, slots=True)
+class SpanDeclaration:
+    """One kind of span: its name, OpenTelemetry's kind, who makes it, and what it may carry."""
+
+    name: str
+    kind: str
+    description: str
+    attributes: tuple[Attribute, ...]
+    events: tuple[str, ...] = ()
+
+
+DECIDED = "decided"
+PREFILL_BEGAN = "prefill began"
+FIRST_TOKEN = "first token"  # noqa: S105
+REPLICA_LOST = "replica lost"
+RETRY = "retry"
+
+_USAGE = (
+    Attribute.FINISH_REASONS, Attribute.INPUT_TOKENS, Attribute.OUTPUT_TOKENS,
+    Attribute.CACHED_TOKENS,
+)  # fmt: skip
+_TIMES = (Attribute.QUEUE_MS, Attribute.TTFT_MS, Attribute.TOTAL_MS)
+
+CLIENT_SPAN = SpanDeclaration(
+    "{gen_ai.operation.name} {gen_ai.request.model}", "client",
+    "One call of the Python SDK, its retries included.",
+    (Attribute.OPERATION, Attribute.PROVIDER, Attribute.MODEL, Attribute.RESPONSE_ID,
+     Attribute.TIER, Attribute.PROFILE, Attribute.REPLICA, *_USAGE, Attribute.ERROR),
+    (RETRY,),
+)  # fmt: skip
+GATEWAY_SPAN = SpanDeclaration(
+    "paretoserve.gateway", "server",
+    "One request in the gateway, from arrival to end, whichever way it came in.",
+    (Attribute.OPERATION, Attribute.PROVIDER, Attribute.MODEL, Attribute.RESPONSE_ID,
+     Attribute.CONVERSATION, Attribute.MAX_TOKENS, Attribute.TENANT, Attribute.TIER,
+     Attribute.PROFILE, Attribute.REPLICA, *_USAGE, *_TIMES, Attribute.GPU_SECONDS,
+     Attribute.ERROR),
+    (DECIDED, FIRST_TOKEN, REPLICA_LOST),
+)  # fmt: skip
+EXECUTOR_SPAN = SpanDeclaration(
+    "paretoserve.executor", "server",
+    "One request in an executor, from submission to its last token.",
+    (Attribute.RESPONSE_ID, Attribute.PROFILE, *_USAGE, *_TIMES, Attribute.STEPS,
+     Attribute.DRAFTED, Attribute.ACCEPTED, Attribute.ERROR),
+    (PREFILL_BEGAN, FIRST_TOKEN),
+)  # fmt: skip
+SPANS = (CLIENT_SPAN, GATEWAY_SPAN, EXECUTOR_SPAN)
+
+EVENT_ATTRIBUTES: dict[str, tuple[Attribute, ...]] = {
+    DECIDED: (
+        Attribute.OUTCOME, Attribute.REASON, Attribute.POLICY, Attribute.PROFILE,
+        Attribute.REPLICA, Attribute.CANDIDATES, Attribute.TTFT_PREDICTED,
+        Attribute.TPOT_PREDICTED,
+    ),
+    PREFILL_BEGAN: (),
+    FIRST_TOKEN: (),
+    REPLICA_LOST: (Attribute.REPLICA,),
+    RETRY: (Attribute.ATTEMPT, Attribute.WAIT_S, Attribute.ERROR),
+}  # fmt: skip

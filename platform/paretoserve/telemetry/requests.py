@@ -1,0 +1,222 @@
+"""What the gateway tells of each request, as metrics and one span."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from opentelemetry.trace import SpanKind, Status, StatusCode, Tracer
+
+from paretoserve.domain.completion import FinishReason
+from paretoserve.domain.decision import Decision
+from paretoserve.domain.errors import (
+    Cancelled,
+    Evicted,
+    InvalidRequest,
+    ParetoserveError,
+    PermissionDenied,
+    Rejected,
+    ReplicaLost,
+    Unauthenticated,
+    Unavailable,
+)
+from paretoserve.domain.usage import Timing, Usage
+from paretoserve.telemetry import catalog
+from paretoserve.telemetry.catalog import Attribute, Label
+from paretoserve.telemetry.context import parent_of, traceparent_of
+from paretoserve.telemetry.executor import completion_attributes
+from paretoserve.telemetry.instruments import Instruments
+from paretoserve.telemetry.labels import LabelLimit
+
+UNKNOWN = "unknown"
+NOTHING_RAN = (Rejected, Unavailable, InvalidRequest, Unauthenticated, PermissionDenied)
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """A request as it came in, before anything is known of it but what it says of itself."""
+
+    request_id: str
+    model: str
+    operation: str
+    max_tokens: int
+    session_id: str = ""
+    traceparent: str = ""
+
+
+class RequestRecord:
+    """One request. `completed` or `failed` ends it; what comes after the end is ignored."""
+
+    def __init__(
+        self, arrival: Arrival, tracer: Tracer, instruments: Instruments, tenants: LabelLimit
+    ) -> None:
+        self._instruments = instruments
+        self._tenants = tenants
+        self._tenant = ""
+        self._decision: Decision | None = None
+        self._placed = {Label.TIER: "", Label.PROFILE: ""}
+        self._asked = {
+            Label.OPERATION: arrival.operation,
+            Label.PROVIDER: catalog.PROVIDER,
+            Label.MODEL: UNKNOWN,
+        }
+        self._model = arrival.model
+        self._deltas = 0
+        self._ended = False
+        self._span = tracer.start_span(
+            catalog.GATEWAY_SPAN.name,
+            parent_of(arrival.traceparent),
+            SpanKind.SERVER,
+            {
+                Attribute.OPERATION: arrival.operation,
+                Attribute.PROVIDER: catalog.PROVIDER,
+                Attribute.MODEL: arrival.model,
+                Attribute.RESPONSE_ID: arrival.request_id,
+                Attribute.MAX_TOKENS: arrival.max_tokens,
+            },
+        )
+        if arrival.session_id:
+            self._span.set_attribute(Attribute.CONVERSATION, arrival.session_id)
+        instruments.record(catalog.IN_FLIGHT, 1, {})
+
+    @property
+    def traceparent(self) -> str:
+        """What to send to the executor, so that its span becomes a child of this one."""
+        return traceparent_of(self._span)
+
+    def admitted(self, tenant: str, tier: str) -> None:
+        """The request is known to be good, its model included."""
+        self._tenant = tenant
+        self._placed[Label.TIER] = tier
+        self._asked[Label.MODEL] = self._model
+        self._span.set_attributes({Attribute.TENANT: tenant, Attribute.TIER: tier})
+
+    def decided(self, decision: Decision) -> None:
+        """Where the request goes, if anywhere; again after a lost replica."""
+        self._decision = decision
+        self._placed[Label.PROFILE] = decision.chosen.profile if decision.chosen else ""
+        labels = {Label.OUTCOME: str(decision.outcome), Label.REASON: preferred_verdict(decision)}
+        self._instruments.record(catalog.DECISIONS, 1, {**self._placed, **labels})
+        self._note(decision)
+
+    def lost(self, replica_id: str) -> None:
+        """The replica went away before the first token; another decision follows."""
+        self._span.add_event(catalog.REPLICA_LOST, {Attribute.REPLICA: replica_id})
+
+    def delta(self) -> None:
+        """New tokens have come from the executor. On the path of every token."""
+        if not self._deltas:
+            self._span.add_event(catalog.FIRST_TOKEN)
+        self._deltas += 1
+
+    def completed(
+        self, reason: FinishReason, usage: Usage, timing: Timing, gpu_seconds: float
+    ) -> None:
+        """The answer is whole. `timing` is the gateway's, from arrival."""
+        if self._ended:
+            return
+        self._measure(usage, timing)
+        self._span.set_attributes(completion_attributes(reason, usage, timing))
+        self._end("completed", str(reason), timing.total_ms, gpu_seconds)
+
+    def failed(self, error: ParetoserveError, total_ms: float, gpu_seconds: float = 0.0) -> None:
+        """The request ended otherwise; `gpu_seconds` is what was charged all the same."""
+        if self._ended:
+            return
+        self._span.set_attribute(Attribute.ERROR, error.reason)
+        self._span.set_status(Status(StatusCode.ERROR, error.message))
+        self._end(outcome_of(error), error.reason, total_ms, gpu_seconds, error.reason)
+
+    def _note(self, decision: Decision) -> None:
+        noted: dict[str, str | int | float] = {
+            Attribute.OUTCOME: str(decision.outcome),
+            Attribute.REASON: decision.reason,
+            Attribute.POLICY: decision.policy_version,
+            Attribute.CANDIDATES: len(decision.candidates),
+        }
+        if (chosen := decision.chosen) is not None:
+            place: dict[str, str] = {
+                Attribute.PROFILE: chosen.profile,
+                Attribute.REPLICA: chosen.replica_id,
+            }
+            self._span.set_attributes(place)
+            noted |= place
+            if chosen.prediction is not None:
+                noted[Attribute.TTFT_PREDICTED] = chosen.prediction.ttft_ms
+                noted[Attribute.TPOT_PREDICTED] = chosen.prediction.tpot_ms
+        self._span.add_event(catalog.DECIDED, noted)
+
+    def _measure(self, usage: Usage, timing: Timing) -> None:
+        record, served = self._instruments.record, {**self._asked, **self._placed}
+        record(catalog.DELTAS, self._deltas, self._placed)
+        record(catalog.QUEUE, timing.queue_ms / 1000, self._placed)
+        for kind, count in (
+            ("input", usage.prompt_tokens),
+            ("output", usage.completion_tokens),
+            ("cached", usage.cached_tokens),
+        ):
+            record(catalog.TOKENS_TOTAL, count, {**self._placed, Label.TYPE: kind})
+        tpot_ms = mean_tpot_ms(usage, timing)
+        if usage.completion_tokens:
+            record(catalog.TTFT, timing.ttft_ms / 1000, served)
+        if tpot_ms is not None:
+            record(catalog.TPOT, tpot_ms / 1000, served)
+        if self._decision is not None:
+            for target, met in attainment(self._decision, timing.ttft_ms, tpot_ms).items():
+                outcome = "met" if met else "missed"
+                labels = {Label.TARGET: target, Label.OUTCOME: outcome}
+                record(catalog.ATTAINMENT, 1, {**self._placed, **labels})
+
+    def _end(
+        self, outcome: str, reason: str, total_ms: float, gpu_seconds: float, error: str = ""
+    ) -> None:
+        self._ended = True
+        record = self._instruments.record
+        served = {**self._asked, **self._placed} | ({Label.ERROR: error} if error else {})
+        record(catalog.REQUEST_DURATION, total_ms / 1000, served)
+        labels = {Label.OUTCOME: outcome, Label.REASON: reason}
+        record(catalog.REQUESTS, 1, {**self._placed, **labels})
+        if gpu_seconds > 0:
+            payer = {Label.TENANT: self._tenants.label(self._tenant)}
+            tier = {Label.TIER: self._placed[Label.TIER]}
+            record(catalog.GPU_SECONDS, gpu_seconds, {**payer, **tier})
+            self._span.set_attribute(Attribute.GPU_SECONDS, gpu_seconds)
+        record(catalog.IN_FLIGHT, -1, {})
+        self._span.end()
+
+
+def outcome_of(error: ParetoserveError) -> str:
+    """The outcome label of a request that ended in an error."""
+    if isinstance(error, Cancelled):
+        return "cancelled"
+    if isinstance(error, Evicted):
+        return "evicted"
+    nothing_ran = isinstance(error, NOTHING_RAN) and not isinstance(error, ReplicaLost)
+    return "rejected" if nothing_ran else "failed"
+
+
+def preferred_verdict(decision: Decision) -> str:
+    """The verdict on the nearest candidate of the preferred profile, which is weighed first.
+
+    One of a few words, where the decision's own reason has numbers in it.
+    """
+    if not decision.candidates:
+        return UNKNOWN
+    preferred = decision.candidates[0].profile
+    own = [candidate for candidate in decision.candidates if candidate.profile == preferred]
+    if decision.chosen in own:
+        return str(decision.chosen.verdict) if decision.chosen else UNKNOWN
+    near = min(own, key=lambda c: c.prediction.ttft_ms if c.prediction else float("inf"))
+    return str(near.verdict)
+
+
+def mean_tpot_ms(usage: Usage, timing: Timing) -> float | None:
+    """Mean milliseconds per output token after the first; None when there was only one."""
+    gaps = usage.completion_tokens - 1
+    return (timing.total_ms - timing.ttft_ms) / gaps if gaps > 0 else None
+
+
+def attainment(decision: Decision, ttft_ms: float, tpot_ms: float | None) -> dict[str, bool]:
+    """Whether each target was met; an answer of one token has no TPOT to miss."""
+    ttft = ttft_ms <= decision.ttft_target_ms
+    tpot = tpot_ms is None or tpot_ms <= decision.tpot_target_ms
+    return {"ttft": ttft, "tpot": tpot, "both": ttft and tpot}

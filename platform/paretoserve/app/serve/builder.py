@@ -87,6 +87,7 @@ def _gateway(args: Args) -> serve.Deployment:
         name=GATEWAY,
         max_replicas_per_node=1,  # its ports are fixed
         ray_actor_options={"num_cpus": 1},
+        user_config={},  # so that taking it out of the config file takes it back
         **_life_cycle(args),
     )
     return deploy(Gateway)

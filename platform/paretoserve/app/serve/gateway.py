@@ -20,6 +20,8 @@ from paretoserve.app.serve.discovery import RayServeDiscovery
 from paretoserve.app.serve.loop_thread import LoopThread
 from paretoserve.app.wiring import GatewayService
 from paretoserve.domain.deployment import Deployment
+from paretoserve.domain.errors import ParetoserveError
+from paretoserve.gateway.discovery import Discovery
 
 logger = logging.getLogger(__name__)
 
@@ -39,15 +41,9 @@ class Gateway:
         deployment = await _resolve(args, documents.UserConfig())
         self._gateway_id = f"gateway-{serve.get_replica_context().replica_tag}"
         self._thread = LoopThread("gateway")
-        self._service = GatewayService(
-            deployment,
-            RayServeDiscovery(handles.values()),
-            http=args.http,
-            grpc=args.grpc,
-            gateway_id=self._gateway_id,
-        )
         try:
-            await self._thread.call(self._service.start())
+            discovery = RayServeDiscovery(handles.values())
+            self._service = await self._thread.call(self._start(deployment, discovery))
         except BaseException:
             self._thread.close()
             raise
@@ -61,11 +57,11 @@ class Gateway:
         try:
             config = documents.parse(user_config)
             deployment = await _resolve(self._args, config)
-        except ConfigError as error:
+            await self._thread.call(self._apply(deployment))
+        except (ConfigError, ParetoserveError) as error:
             self._config_error = str(error)
             logger.error("user_config refused, the last good one stays: %s", error)  # noqa: TRY400
             return
-        await self._thread.call(self._apply(deployment))
         self._revision, self._config_error = str(config.revision), ""
         logger.info("policy %s in force (revision %r)", deployment.policy.version, config.revision)
 
@@ -93,6 +89,17 @@ class Gateway:
         if hasattr(self, "_service"):
             await self._thread.call(self._service.stop(self._args.drain_grace_s))
             await asyncio.to_thread(self._thread.close)
+
+    async def _start(self, deployment: Deployment, discovery: Discovery) -> GatewayService:
+        service = GatewayService(
+            deployment,
+            discovery,
+            http=self._args.http,
+            grpc=self._args.grpc,
+            gateway_id=self._gateway_id,
+        )
+        await service.start()
+        return service
 
     async def _apply(self, deployment: Deployment) -> None:
         self._service.reconfigure(deployment)

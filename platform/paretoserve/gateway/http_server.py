@@ -72,8 +72,10 @@ class _OpenAI:
 
     async def explain(self, exchange: Exchange) -> None:
         """What would be decided now for a body of either API."""
-        call, _ = await self._call(exchange, parse_either)
-        await exchange.reply.json(decision_to_dict(await self._serving.explain(call)))
+        call, asked = await self._call(exchange, parse_either)
+        with asked.in_callers_words():
+            decision = await self._serving.explain(call)
+        await exchange.reply.json(decision_to_dict(decision))
 
     async def models(self, exchange: Exchange) -> None:
         models = self._serving.models(exchange.headers.caller().api_key)
@@ -90,7 +92,8 @@ class _OpenAI:
 
     async def _generate(self, exchange: Exchange, parse: Parse, shape: Shape) -> None:
         call, asked = await self._call(exchange, parse)
-        await exchange.while_connected(self._answer(exchange.reply, call, asked, shape))
+        with asked.in_callers_words():
+            await exchange.while_connected(self._answer(exchange.reply, call, asked, shape))
 
     async def _call(self, exchange: Exchange, parse: Parse) -> tuple[Call, OpenAIRequest]:
         caller = exchange.headers.caller()

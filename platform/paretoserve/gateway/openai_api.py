@@ -6,7 +6,8 @@ names that vLLM gives them. Without max_tokens, Sampling's default applies to bo
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
@@ -40,6 +41,17 @@ class OpenAIRequest:
     service_tier: str
     stream: bool
     include_usage: bool
+    spelled: Mapping[str, str]
+    """The caller's word for a parameter, where ours is another."""
+
+    @contextmanager
+    def in_callers_words(self) -> Iterator[None]:
+        """A refusal that comes later names the parameter as the caller did."""
+        try:
+            yield
+        except InvalidRequest as error:
+            error.param = self.spelled.get(error.param or "", error.param)
+            raise
 
 
 class _StreamOptions(Body):
@@ -82,7 +94,7 @@ def parse_chat(body: Mapping[str, Any]) -> OpenAIRequest:
     if not chat.messages:
         raise InvalidRequest("messages is empty; send at least one", param="messages")
     messages = tuple(read_message(i, message) for i, message in enumerate(chat.messages))
-    spelled = {}
+    spelled = {"prompt": "messages"}
     if chat.max_completion_tokens is not None:
         spelled["max_tokens"] = "max_completion_tokens"
     if chat.top_logprobs is not None:
@@ -120,6 +132,7 @@ def _request(
         service_tier=common.service_tier or "",
         stream=bool(common.stream),
         include_usage=bool(common.stream_options and common.stream_options.include_usage),
+        spelled=spelled,
     )
 
 

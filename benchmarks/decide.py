@@ -75,7 +75,7 @@ def main() -> None:
     taken: dict[int, list[float]] = {4: [], 64: []}
     for _ in range(options.rounds):
         for replicas, into in taken.items():
-            into += measure(policy, fleet(replicas, draw), options.decisions)
+            into.extend(measure(policy, fleet(replicas, draw), options.decisions))
     for replicas, values in taken.items():
         p99 = statistics.quantiles(values, n=100)[98]
         print(f"{replicas:3d} replicas: p50 {statistics.median(values):6.0f} us, p99 {p99:6.0f} us")

@@ -224,3 +224,33 @@ async def test_a_quota_that_is_used_up(gateway: LiveGateway) -> None:
         await stream.close()
         await gateway.nothing_is_held()
         await client.completions.create(model="scribe", prompt="x", max_tokens=1)
+
+
+async def test_an_executor_that_goes_away_in_mid_stream(
+    client: openai.AsyncOpenAI, gateway: LiveGateway
+) -> None:
+    stream = await client.completions.create(
+        model="scribe",
+        prompt="x",
+        stream=True,
+        max_tokens=900,
+        extra_body={"ignore_eos": True, "service_tier": "batch"},
+    )
+    chunks = aiter(stream)
+    await anext(chunks)
+    stopping = asyncio.create_task(gateway.executors["max-throughput"]._server.stop(0))
+    with pytest.raises(openai.APIError) as raised:
+        async for _ in chunks:
+            pass
+    await stopping
+    assert raised.value.code == "replica_lost"
+
+
+async def test_explain(client: openai.AsyncOpenAI, gateway: LiveGateway) -> None:
+    body = {"model": "scribe", "messages": MESSAGES, "service_tier": "impossible"}
+    decision: Any = await client.post("/explain", body=body, cast_to=object)
+    assert decision["outcome"] == "rejected"
+    assert {c["profile"]: c["verdict"] for c in decision["candidates"]} == {
+        "min-latency": "late_tpot"
+    }
+    assert all(e.stats().generated_tokens_total == 0 for e in gateway.engines.values())

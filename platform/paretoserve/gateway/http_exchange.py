@@ -20,6 +20,8 @@ from paretoserve.gateway.openai_stream import error_event
 from paretoserve.wire.errors import http_headers, openai_error, row_of
 
 MAX_BODY_BYTES = 8 << 20
+BODY_S = 60.0
+"""How long a body may take to arrive."""
 
 _STREAM_HEADERS = {
     "content-type": "text/event-stream; charset=utf-8",
@@ -109,10 +111,20 @@ class Exchange:
         self._receive = receive
 
     async def read_json(self) -> dict[str, Any]:
-        """The body as a JSON object. Raises InvalidRequest, BodyRefused (413, 415), ClientGone."""
+        """The body as a JSON object.
+
+        Raises InvalidRequest, BodyRefused (408, 413, 415), ClientGone.
+        """
         self._check_media_type()
         if self._announced_bytes() > MAX_BODY_BYTES:
             raise _too_large()
+        try:
+            async with asyncio.timeout(BODY_S):
+                return parse_json(await self._body())
+        except TimeoutError:
+            raise BodyRefused(f"the body was not whole after {BODY_S:g} s", 408) from None
+
+    async def _body(self) -> bytes:
         body = bytearray()
         more = True
         while more:
@@ -123,7 +135,7 @@ class Exchange:
             more = message.get("more_body", False)
             if len(body) > MAX_BODY_BYTES:
                 raise _too_large()
-        return parse_json(bytes(body))
+        return bytes(body)
 
     async def while_connected(self, work: Coroutine[Any, Any, None]) -> None:
         """Run `work`, cancelling it as soon as the client goes away."""

@@ -379,16 +379,18 @@ async def test_a_body_over_the_limit_is_refused_while_it_is_read(
         assert (await client.post("/v1/completions", json=COMPLETION)).status_code == 200
 
 
-async def _connect(client: httpx.AsyncClient, body: bytes, length: int) -> asyncio.StreamWriter:
+async def _open(
+    client: httpx.AsyncClient, body: bytes, length: int
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     url = client.base_url
-    _, writer = await asyncio.open_connection(url.host, url.port)
+    reader, writer = await asyncio.open_connection(url.host, url.port)
     head = (
         f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: {AUTH['authorization']}"
         f"\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n"
     )
     writer.write(head.encode() + body)
     await writer.drain()
-    return writer
+    return reader, writer
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -397,7 +399,7 @@ async def test_a_client_that_goes_away_closes_the_call(stream: bool, script: Any
     serving = ScriptedServing(*script)
     body = json.dumps({**CHAT, "stream": stream}).encode()
     async with serve(serving) as client:
-        writer = await _connect(client, body, len(body))
+        _, writer = await _open(client, body, len(body))
         async with asyncio.timeout(10):
             await serving.paused.wait()
             assert not serving.closed.is_set()
@@ -411,7 +413,7 @@ async def test_a_client_that_goes_away_before_its_body_is_whole(
 ) -> None:
     serving = ScriptedServing()
     async with serve(serving) as client:
-        writer = await _connect(client, b'{"model"', 1000)
+        _, writer = await _open(client, b'{"model"', 1000)
         await asyncio.sleep(0.02)
         writer.close()
         assert (await client.get("/health")).status_code == 200
@@ -419,12 +421,21 @@ async def test_a_client_that_goes_away_before_its_body_is_whole(
     assert not caplog.records
 
 
+async def test_a_body_that_never_ends_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_exchange, "BODY_S", 0.05)
+    async with serve(ScriptedServing()) as client:
+        reader, writer = await _open(client, b'{"model"', 1000)
+        async with asyncio.timeout(10):
+            assert b" 408 " in await reader.readline()
+        writer.close()
+
+
 async def test_a_client_that_reads_nothing_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http_stall, "STALL_S", 0.2)
     serving = ScriptedServing(*[delta("x" * 65536) for _ in range(400)], END)
     body = json.dumps({**CHAT, "stream": True}).encode()
     async with serve(serving) as client:
-        writer = await _connect(client, body, len(body))
+        _, writer = await _open(client, body, len(body))
         writer.transport.pause_reading()  # type: ignore[attr-defined]
         async with asyncio.timeout(20):
             await serving.closed.wait()

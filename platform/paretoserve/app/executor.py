@@ -14,14 +14,17 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from paretoserve.app.config import ConfigError, load_deployment
+from paretoserve.app.telemetry import load_telemetry
 from paretoserve.domain.errors import ParetoserveError
 from paretoserve.executor.catalog import create
 from paretoserve.executor.contract import Engine
+from paretoserve.executor.observe import OnSubmit, observe_nothing
 from paretoserve.executor.server import ExecutorServer
+from paretoserve.telemetry import start
 
 EXIT_FAILED = 1
 EXIT_AT_ONCE = 128 + signal.SIGTERM
@@ -29,25 +32,30 @@ EXIT_AT_ONCE = 128 + signal.SIGTERM
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run an executor until it is told to end; returns the process's exit status."""
-    options = _parser().parse_args(arguments)
+    parser = argparse.ArgumentParser(prog="paretoserve executor", description="Host one engine.")
+    add_arguments(parser)
+    return run(parser.parse_args(arguments))
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run an executor as parsed options say; returns the process's exit status."""
     try:
         engine = _engine(options.deployment, options.profile)
-        asyncio.run(_run(engine, options))
+        with _traced(options) as on_submit:
+            asyncio.run(_run(engine, on_submit, options))
     except (ConfigError, ParetoserveError) as error:
         print(f"executor: {error}", file=sys.stderr)
         return EXIT_FAILED
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="paretoserve executor", description="Host one engine.")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--deployment", type=Path, required=True, metavar="DIR")
     parser.add_argument("--profile", required=True, metavar="NAME")
     parser.add_argument("--listen", default="127.0.0.1:0", metavar="HOST:PORT")
     parser.add_argument("--grace", type=float, default=30.0, metavar="S", help="of the drain")
     parser.add_argument("--ready-file", type=Path, metavar="PATH", help="gets the JSON line too")
     parser.add_argument("--parent-pid", type=int, metavar="PID", help="end when PID is gone")
-    return parser
 
 
 def _engine(folder: Path, profile_name: str) -> Engine:
@@ -60,11 +68,25 @@ def _engine(folder: Path, profile_name: str) -> Engine:
     return create(profile, deployment.model(profile.model))
 
 
-async def _run(engine: Engine, options: argparse.Namespace) -> None:
+@contextlib.contextmanager
+def _traced(options: argparse.Namespace) -> Iterator[OnSubmit]:
+    """What makes this executor's spans, if the deployment folder asks for traces."""
+    settings = load_telemetry(options.deployment)
+    telemetry = start(settings.model_copy(update={"metrics": "none"}), "executor")
+    if telemetry is None:
+        yield observe_nothing
+        return
+    try:
+        yield telemetry.executor_spans(options.profile).on_submit
+    finally:
+        telemetry.close()
+
+
+async def _run(engine: Engine, on_submit: OnSubmit, options: argparse.Namespace) -> None:
     """Serve from bind to drained. Raises EngineError or Unavailable when it cannot start."""
     ending = asyncio.Event()
     _on_signals(ending)
-    server = ExecutorServer(engine, options.profile)
+    server = ExecutorServer(engine, options.profile, on_submit)
     address = await server.bind(options.listen)
     orphaned = asyncio.create_task(_gone(options.parent_pid))
     starting = asyncio.create_task(server.start_engine())

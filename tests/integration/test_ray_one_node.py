@@ -9,7 +9,7 @@ import grpc
 import httpx
 import pytest
 from paretoserve.app.config import ConfigError
-from paretoserve.app.serve import up
+from paretoserve.app.serve import processes, up
 from ray_platform import (
     KEY,
     Client,
@@ -32,8 +32,12 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def platform(folder):
-    with up.local_cluster(num_cpus=8):
+    with up.local_cluster(num_cpus=8) as temporary:
         yield up.Platform.deploy(serve_document(folder, wide=WIDE_TWICE))
+        started = processes.family(temporary)
+        assert len(started) > 8, "Ray's daemons, replicas and executors"
+    assert not [process for process in started if process.alive]
+    assert not temporary.exists()
 
 
 @pytest.fixture(scope="module")
@@ -116,12 +120,13 @@ def test_a_killed_executor_serves_again_at_the_same_address(client):
 
 
 def test_scale_down_lets_running_streams_end(client, folder):
-    streams = [client.generate("wide-only", max_tokens=250) for _ in range(6)]
+    """Eight seconds of tokens: longer than a process is given between SIGTERM and SIGKILL."""
+    streams = [client.generate("wide-only", max_tokens=600) for _ in range(6)]
     for stream in streams:
         stream.wait_flowing()
     assert len({stream.started.replica_id for stream in streams}) == 2
     up.Platform.deploy(serve_document(folder, wide={"num_replicas": 1}))
-    assert [s.completed().usage.completion_tokens for s in streams] == [250] * 6
+    assert [s.completed().usage.completion_tokens for s in streams] == [600] * 6
     survivor = describe("wide")["replica_id"]
     until(
         lambda: {client.generate("wide-only").started.replica_id for _ in range(4)} == {survivor},

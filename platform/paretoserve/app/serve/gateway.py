@@ -18,6 +18,7 @@ from paretoserve.app.serve import documents
 from paretoserve.app.serve.args import Args
 from paretoserve.app.serve.discovery import RayServeDiscovery
 from paretoserve.app.serve.loop_thread import LoopThread
+from paretoserve.app.telemetry import load_telemetry
 from paretoserve.app.wiring import GatewayService
 from paretoserve.domain.deployment import Deployment
 from paretoserve.domain.errors import ParetoserveError
@@ -97,6 +98,7 @@ class Gateway:
             http=self._args.http,
             grpc=self._args.grpc,
             gateway_id=self._gateway_id,
+            telemetry=await asyncio.to_thread(load_telemetry, self._args.deployment),
         )
         await service.start()
         return service

@@ -28,6 +28,7 @@ from ray.serve.context import _get_global_client
 from ray.serve.schema import ApplicationStatusOverview, ServeDeploySchema
 
 from paretoserve.app.config import ConfigError
+from paretoserve.app.serve import processes
 from paretoserve.domain.errors import Unavailable
 
 Progress = Callable[[str], None]
@@ -44,9 +45,10 @@ def _silent(_: str) -> None:
 @contextlib.contextmanager
 def local_cluster(
     *, num_cpus: int | None = None, object_store_mb: int = 100, progress: Progress = _silent
-) -> Iterator[None]:
+) -> Iterator[Path]:
     """A one-node Ray cluster on the loopback address, and nothing left of it afterwards.
 
+    Gives Ray's temporary folder, where its logs are while it runs.
     `num_cpus` are logical: they only count what may be placed on this node; by default the number
     of cores, 4 at least. Ray's own ports ask for Ray's token, which a new cluster has on.
     """
@@ -68,11 +70,12 @@ def local_cluster(
                 # that also runs clients they would starve.
                 _system_config={"worker_niceness": 0},
             )
-        yield
+        yield folder
     finally:
         progress("stopping Serve and Ray")
+        started = processes.family(folder)
         _shut_down()
-        _wait_gone(folder, timeout_s=20.0)
+        processes.wait_gone(started, timeout_s=20.0)
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -188,27 +191,3 @@ def _shut_down() -> None:
             serve.delete(name)
     finally:
         ray.shutdown()
-
-
-def _wait_gone(folder: Path, timeout_s: float) -> None:
-    """Ray's workers end by themselves a moment after their node: wait until they have."""
-    deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline and processes_of(folder):
-        time.sleep(_POLL_S)
-
-
-def processes_of(folder: Path) -> list[int]:
-    """Ids of the processes whose command line or environment names `folder`, but for this one."""
-    name = str(folder).encode()
-    return [
-        int(entry.name)
-        for entry in Path("/proc").iterdir()
-        if entry.name.isdigit() and int(entry.name) != os.getpid() and _mentions(entry, name)
-    ]
-
-
-def _mentions(process: Path, name: bytes) -> bool:
-    try:
-        return any(name in (process / part).read_bytes() for part in ("cmdline", "environ"))
-    except OSError:  # gone, or another user's
-        return False

@@ -6,16 +6,19 @@ import asyncio
 import secrets
 
 from paretoserve.app.http_listener import HttpListener
+from paretoserve.app.metrics import metrics_route
 from paretoserve.domain.deployment import Deployment
-from paretoserve.domain.replica import Health
+from paretoserve.domain.replica import Health, ReplicaState
 from paretoserve.gateway.discovery import Discovery
 from paretoserve.gateway.fleet_links import FleetLinks
 from paretoserve.gateway.grpc_server import GrpcServer
 from paretoserve.gateway.http_server import create_app
 from paretoserve.gateway.lifecycle import Lifecycle
+from paretoserve.gateway.telemetry import TelemetryObserver
 from paretoserve.ledger.ledger import Ledger
 from paretoserve.placement.fleet import Fleet
 from paretoserve.placement.tickets import TicketIssuer
+from paretoserve.telemetry import TelemetrySettings, start
 
 
 class GatewayService:
@@ -33,11 +36,13 @@ class GatewayService:
         http: str = "127.0.0.1:8000",
         grpc: str = "127.0.0.1:9000",
         gateway_id: str = "",
+        telemetry: TelemetrySettings | None = None,
     ) -> None:
         """Raises EngineError when a model has no good tokenizer."""
         self.http_address, self.grpc_address = http, grpc
         self.ledger = Ledger()
         self.fleet = Fleet()
+        self.telemetry = start(telemetry or TelemetrySettings(), "gateway")
         self._profiles = {profile.name: profile for profile in deployment.profiles}
         self._links = FleetLinks(
             discovery,
@@ -51,9 +56,14 @@ class GatewayService:
             links=self._links,
             ledger=self.ledger,
             tickets=TicketIssuer(secrets.token_bytes(32)),
+            observer=TelemetryObserver(self.telemetry) if self.telemetry else None,
         )
         self._grpc = GrpcServer(self._lifecycle, grpc)
-        self._http = HttpListener(create_app(self._lifecycle, ready=self.ready), http)
+        app = create_app(self._lifecycle, ready=self.ready)
+        if self.telemetry is not None:
+            self.telemetry.watch_fleet(self._replicas, self.fleet.reserved)
+            app.routes.append(metrics_route(self.telemetry))
+        self._http = HttpListener(app, http)
 
     async def start(self) -> None:
         """Find the executors and listen. Raises OSError or RuntimeError for a taken port."""
@@ -66,6 +76,8 @@ class GatewayService:
         """Take no new requests, let those that run end within `grace_s`, then let go of all."""
         await asyncio.gather(self._grpc.stop(grace_s), self._http.stop(grace_s))
         await self._links.close()
+        if self.telemetry is not None:
+            await asyncio.to_thread(self.telemetry.close)
 
     def reconfigure(self, deployment: Deployment) -> None:
         """Judge new requests by `deployment`; those that run keep what they began with.
@@ -77,5 +89,7 @@ class GatewayService:
 
     def ready(self) -> bool:
         """Whether any replica takes requests."""
-        replicas = self.fleet.snapshot(0.0).replicas
-        return any(replica.health is Health.SERVING for replica in replicas)
+        return any(replica.health is Health.SERVING for replica in self._replicas())
+
+    def _replicas(self) -> tuple[ReplicaState, ...]:
+        return self.fleet.snapshot(0.0).replicas

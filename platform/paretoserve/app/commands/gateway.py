@@ -8,6 +8,7 @@ import signal
 from pathlib import Path
 
 from paretoserve.app.config import load_deployment
+from paretoserve.app.telemetry import load_telemetry
 from paretoserve.app.wiring import GatewayService
 from paretoserve.domain.deployment import Deployment
 from paretoserve.gateway.discovery import Endpoint, StaticDiscovery
@@ -36,7 +37,11 @@ def run(options: argparse.Namespace) -> int:
         _endpoint(number, text, deployment) for number, text in enumerate(options.executor)
     )
     service = GatewayService(
-        deployment, StaticDiscovery(endpoints), http=options.http, grpc=options.grpc
+        deployment,
+        StaticDiscovery(endpoints),
+        http=options.http,
+        grpc=options.grpc,
+        telemetry=load_telemetry(options.deployment),
     )
     asyncio.run(_serve(service, options.grace))
     return 0

@@ -11,6 +11,10 @@ from paretoserve import __version__
 from paretoserve.app.config import ConfigError
 from paretoserve.domain.errors import ParetoserveError
 
+DESCRIPTION = (
+    "One model in several engine configurations, and a router that gives every request the one "
+    "its tenant's SLA needs."
+)
 COMMANDS = {
     "demo": "serve the demo model, replay a real trace, show and save the figures",
     "serve": "serve a deployment on Ray Serve until Ctrl-C",
@@ -26,15 +30,12 @@ COMMANDS = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the process's exit status."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    parser = argparse.ArgumentParser(prog="paretoserve", description=__doc__.splitlines()[0])
-    parser.description = (
-        "One model in several engine configurations, and a router that gives every request the "
-        "one its tenant's SLA needs."
-    )
+    parser = argparse.ArgumentParser(prog="paretoserve", description=DESCRIPTION)
     parser.add_argument("--version", action="version", version=f"paretoserve {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, summary in COMMANDS.items():
-        command = commands.add_parser(name, help=summary, description=summary.capitalize() + ".")
+        sentence = f"{summary[0].upper()}{summary[1:]}."
+        command = commands.add_parser(name, help=summary, description=sentence)
         if name in given[:1]:
             module = importlib.import_module(f"paretoserve.app.commands.{name}")
             module.add_arguments(command)

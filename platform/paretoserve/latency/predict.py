@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from paretoserve.domain.prediction import Prediction
-from paretoserve.domain.profile import LatencyCurve, Profile
+from paretoserve.domain.profile import Profile
 from paretoserve.domain.replica import ReplicaState
 from paretoserve.latency.cost import gpu_seconds
 from paretoserve.latency.curve import prefill_ms, tpot_ms
@@ -21,7 +21,7 @@ def predict(
     curve, slots = profile.curve, profile.limits.max_batch
     present = state.running + state.waiting
     batch = min(present + 1, slots)
-    tpot = tpot_ms(curve, batch, state.kv_used_tokens) * _acceptance_ratio(curve, state)
+    tpot = tpot_ms(curve, batch, state.kv_used_tokens)
     ahead = max(0, present + 1 - slots)
     wait = 1000 * state.waiting_tokens / curve.prefill_tokens_per_s
     wait += ahead * output_tokens * tpot / slots
@@ -33,10 +33,3 @@ def predict(
             profile, batch=batch, prompt_tokens=prompt_tokens, completion_tokens=output_tokens
         ),
     )
-
-
-def _acceptance_ratio(curve: LatencyCurve, state: ReplicaState) -> float:
-    """How much slower than the curve a replica is whose drafts are accepted less often."""
-    if curve.acceptance_length <= 1 or state.acceptance_length < 1:
-        return 1.0
-    return curve.acceptance_length / state.acceptance_length

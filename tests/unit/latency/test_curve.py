@@ -46,8 +46,7 @@ def test_prefill_is_a_constant_and_a_rate() -> None:
 
 
 def state(**load: float) -> ReplicaState:
-    given = {"acceptance_length": 2.0} | load
-    return ReplicaState("r", "p", "", Health.SERVING, **given)  # type: ignore[arg-type]
+    return ReplicaState("r", "p", "", Health.SERVING, **load)  # type: ignore[arg-type]
 
 
 def test_an_idle_replica_has_no_wait() -> None:
@@ -61,11 +60,6 @@ def test_a_full_replica_waits_for_streams_to_end() -> None:
     prediction = predict(PROFILE, state(running=8, waiting=3), prompt_tokens=100, output_tokens=50)
     assert prediction.tpot_ms == pytest.approx(7.0)
     assert prediction.wait_ms == pytest.approx(4 * 50 * 7.0 / 8)
-
-
-def test_fewer_accepted_drafts_than_the_curve_assumes_slow_the_prediction() -> None:
-    slower = predict(PROFILE, state(acceptance_length=1.0), prompt_tokens=1, output_tokens=1)
-    assert slower.tpot_ms == pytest.approx(4.0)
 
 
 def test_a_token_among_many_costs_less_than_one_alone() -> None:

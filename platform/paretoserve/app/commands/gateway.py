@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import signal
+from collections.abc import Mapping
 from pathlib import Path
 
 from paretoserve.app.config import load_deployment
@@ -36,6 +37,16 @@ def run(options: argparse.Namespace) -> int:
     endpoints = dict(
         _endpoint(number, text, deployment) for number, text in enumerate(options.executor)
     )
+    asyncio.run(_serve(deployment, endpoints, options))
+    return 0
+
+
+async def _serve(
+    deployment: Deployment, endpoints: Mapping[str, Endpoint], options: argparse.Namespace
+) -> None:
+    stopped = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     service = GatewayService(
         deployment,
         StaticDiscovery(endpoints),
@@ -43,18 +54,10 @@ def run(options: argparse.Namespace) -> int:
         grpc=options.grpc,
         telemetry=load_telemetry(options.deployment),
     )
-    asyncio.run(_serve(service, options.grace))
-    return 0
-
-
-async def _serve(service: GatewayService, grace_s: float) -> None:
-    stopped = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     await service.start()
     print(f"http://{service.http_address} and grpc {service.grpc_address}", flush=True)
     await stopped.wait()
-    await service.stop(grace_s)
+    await service.stop(options.grace)
 
 
 def _endpoint(number: int, text: str, deployment: Deployment) -> tuple[str, Endpoint]:

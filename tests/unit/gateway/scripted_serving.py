@@ -103,7 +103,7 @@ async def running(app: ASGIApp) -> AsyncIterator[str]:
     """A real uvicorn on a free port of 127.0.0.1; yields host:port."""
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
-    config = uvicorn.Config(app, log_level="warning", lifespan="off")
+    config = uvicorn.Config(app, log_level="warning", lifespan="off", timeout_graceful_shutdown=2)
     config.load()
     server = uvicorn.Server(config)
     server.lifespan = config.lifespan_class(config)

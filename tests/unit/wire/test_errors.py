@@ -49,7 +49,9 @@ TREE = sorted(set(_tree()), key=lambda cls: cls.__name__)
 
 def _example(cls: type[ParetoserveError]) -> ParetoserveError:
     if issubclass(cls, ReplicaLost):
-        return cls("executor é went away", delivered=7)
+        lost = cls("executor é went away", delivered=7)
+        lost.retry_after_s = 2.25
+        return lost
     return cls("what, where, é", param="messages[0]", retry_after_s=2.25)
 
 

@@ -144,8 +144,11 @@ class Lifecycle:
         except (GeneratorExit, asyncio.CancelledError):
             watch.cancelled(self._monotonic())
             raise
-        except Exception as error:
+        except ParetoserveError as error:
             watch.failed(error, self._monotonic())
+            raise
+        except Exception as error:
+            watch.failed(ParetoserveError(f"internal error: {error!r}"), self._monotonic())
             raise
 
     async def _admit(self, call: Call) -> Admitted:

@@ -38,8 +38,8 @@ class Watch:
     def completed(self, completed: Completed, at: float) -> None:
         """The request ran to its end and is settled."""
 
-    def failed(self, error: Exception, at: float) -> None:
-        """The request ended with an error and is settled; one from outside the tree is a bug."""
+    def failed(self, error: ParetoserveError, at: float) -> None:
+        """The request ended with an error and is settled. A bare ParetoserveError is a bug."""
 
     def cancelled(self, at: float) -> None:
         """The client went away; what the request held has been given back."""

@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from paretoserve.domain.completion import FinishReason, TokenLogprob
+from paretoserve.domain.errors import EngineError, Evicted
+from paretoserve.domain.usage import Acceptance, Timing, Usage
+from paretoserve.executor.contract import Chunk, Finish
+from paretoserve.executor.tokenizer import Tokenizer
+from paretoserve.gateway.calls import TextDelta
+from paretoserve.gateway.output import Output
+
+TOKENIZER = Tokenizer.load(
+    Path(__file__).parents[3] / "deployments" / "local" / "models" / "scribe"
+)
+PROMPT_TOKENS = 3
+
+
+def output(*stops: str) -> Output:
+    return Output(TOKENIZER, stops, PROMPT_TOKENS)
+
+
+def chunk(text: str, finish: Finish | None = None) -> Chunk:
+    return Chunk("id", tuple(TOKENIZER.encode(text)), finish=finish)
+
+
+def finish(reason: FinishReason = FinishReason.LENGTH, stop: str = "", message: str = "") -> Finish:
+    return Finish(
+        reason, Usage(PROMPT_TOKENS, 9, 2), Timing(1.5, 2, 3), Acceptance(4, 5, 6), stop, message
+    )
+
+
+def texts(deltas: Sequence[TextDelta | None]) -> list[str]:
+    return [delta.text for delta in deltas if delta is not None]
+
+
+def test_what_the_engine_says_at_the_end_is_what_is_reported() -> None:
+    out = output()
+    deltas = [out.push(chunk("Once upon")), out.push(chunk(" a time", finish()))]
+    assert texts(deltas) == ["Once upon", " a time"]
+    assert out.ended
+    assert (out.reason, out.stop) == (FinishReason.LENGTH, "")
+    assert out.usage == Usage(PROMPT_TOKENS, 9, 2)
+    assert (out.queue_ms, out.acceptance) == (1.5, Acceptance(4, 5, 6))
+
+
+def test_an_open_character_is_shown_at_the_end() -> None:
+    out = output()
+    half = TOKENIZER.encode("🙂")[:2]
+    first = out.push(Chunk("id", tuple(half)))
+    assert first == TextDelta("", tuple(half))
+    last = out.push(Chunk("id", finish=finish()))
+    assert last == TextDelta("\ufffd", ())
+
+
+def test_a_final_chunk_without_anything_new_shows_nothing() -> None:
+    out = output()
+    out.push(chunk("Hi"))
+    assert out.push(Chunk("id", finish=finish())) is None
+    assert out.ended
+
+
+def test_a_stop_string_across_chunks_ends_the_output_before_the_engine_does() -> None:
+    out = output("END")
+    deltas = [out.push(chunk("the E")), out.push(chunk("N")), out.push(chunk("D and more"))]
+    assert texts(deltas) == ["the ", "", ""]
+    assert out.ended
+    assert (out.reason, out.stop) == (FinishReason.STOP, "END")
+    assert out.usage == Usage(PROMPT_TOKENS, out.tokens)
+
+
+def test_a_stop_string_in_the_last_chunk_wins_over_the_length() -> None:
+    out = output("END")
+    assert texts([out.push(chunk("the END.", finish(FinishReason.LENGTH)))]) == ["the "]
+    assert (out.reason, out.stop) == (FinishReason.STOP, "END")
+    assert out.usage.completion_tokens == 9, "the engine's own count when there is one"
+
+
+def test_the_beginning_of_a_stop_string_that_never_came_is_shown_at_the_end() -> None:
+    out = output("END")
+    assert texts([out.push(chunk("the E")), out.push(chunk("", finish()))]) == ["the ", "E"]
+    assert out.reason is FinishReason.LENGTH
+
+
+def test_a_stop_id_of_the_engine_is_passed_on() -> None:
+    out = output()
+    out.push(chunk("Hi", finish(FinishReason.STOP, stop="2")))
+    assert (out.reason, out.stop) == (FinishReason.STOP, "2")
+
+
+def test_logprobs_come_with_the_text_of_their_tokens() -> None:
+    ids = tuple(TOKENIZER.encode(" the sea"))
+    logprobs = tuple(TokenLogprob(-0.5, ((ids[0], -0.5), (2, -3.0))) for _ in ids)
+    delta = output().push(Chunk("id", ids, logprobs))
+    assert delta is not None
+    assert "".join(token.text for token in delta.logprobs) == " the sea"
+    assert [(top.token_id, top.text) for top in delta.logprobs[0].top][1] == (2, "<|end|>")
+
+
+@pytest.mark.parametrize(
+    ("reason", "error"), [(FinishReason.ERROR, EngineError), (FinishReason.ABORTED, Evicted)]
+)
+def test_an_engine_that_did_not_finish_is_an_error(
+    reason: FinishReason, error: type[Exception]
+) -> None:
+    with pytest.raises(error, match="out of memory"):
+        output().push(chunk("Hi", finish(reason, message="out of memory")))

@@ -204,7 +204,16 @@ def test_a_bad_plan_is_explained(tmp_path: Path, change: dict[str, str], says: s
         text = text.replace(old, new)
     path = tmp_path / "plan.yaml"
     path.write_text(text)
+    for name in ("trace.csv", "held_out.txt"):
+        (tmp_path / name).touch()
     with pytest.raises(ConfigError, match=says):
+        read_plan(path)
+
+
+def test_a_plan_whose_trace_is_missing_is_explained(tmp_path: Path) -> None:
+    path = tmp_path / "plan.yaml"
+    path.write_text(PLAN.read_text())
+    with pytest.raises(ConfigError, match=r"there is no file .*trace\.csv"):
         read_plan(path)
 
 

@@ -51,8 +51,7 @@ def sweep_figures(plan: Plan, measured: Measured, deployment: Deployment) -> Fig
                 "kv_ms_per_1k_tokens": profile.curve.kv_ms_per_1k_tokens,
                 "acceptance_length": profile.curve.acceptance_length,
             }
-            for profile in deployment.profiles
-            if any(sample.profile == profile.name for sample in measured.samples)
+            for profile in map(deployment.profile, plan.replay.profiles)
         ],
     }
 
@@ -86,6 +85,7 @@ def workload_figures(plan: Plan, pace: Pace, rows: int, requests: int) -> Figure
         "length_divisor": plan.replay.length_divisor,
         "time_divisor": pace.time_divisor,
         "offered_load": pace.offered_load,
+        "offered_load_of": plan.replay.base_profile,
         "requests_per_s": pace.requests_per_s,
         "output_tokens_per_s": pace.tokens_per_s,
         "seed": plan.seed,
@@ -95,15 +95,16 @@ def workload_figures(plan: Plan, pace: Pace, rows: int, requests: int) -> Figure
 
 def replay_figures(plan: Plan, deployment: Deployment, replayed: Replayed) -> Figures:
     """What each tier got and what each profile did."""
-    wanted = {client.tier for client in plan.clients}
+    tiers = {tier.name: tier for tier in deployment.tiers}
     lags = [record.lag_ms for record in replayed.records]
     return {
         "seconds": replayed.seconds,
         "send_lag_p95_ms": percentile(lags, 0.95),
         "tiers": [
-            _tier(tier, replayed.records) for tier in deployment.tiers if tier.name in wanted
+            _tier(tiers[name], replayed.records)
+            for name in dict.fromkeys(client.tier for client in plan.clients)
         ],
-        "profiles": [_profile(profile.name, replayed) for profile in deployment.profiles],
+        "profiles": [_profile(name, replayed) for name in plan.replay.profiles],
     }
 
 
@@ -120,7 +121,7 @@ def choice_figures(plan: Plan, deployment: Deployment, replayed: Replayed) -> Fi
     other = [c for r in chosen if r.decision for c in r.decision.candidates if c.profile == base]
     predicted = [c.prediction for c in other if c.prediction]
     measured = [r.tpot_ms for r in chosen if r.tpot_ms is not None]
-    batch = _mean([s.batch for s in replayed.states if s.profile == base and s.batch])
+    batch = _mean([s.batch for s in replayed.states if s.profile == base and s.running])
     return {
         "tiers": sorted(tiers),
         "requests": len(chosen),
@@ -193,7 +194,7 @@ def _decided(records: Sequence[Record], outcome: Outcome) -> int:
 
 def _profile(name: str, replayed: Replayed) -> Figures:
     own = [record for record in replayed.records if record.profile == name]
-    busy = [s for s in replayed.states if s.profile == name and s.batch > 0]
+    busy = [s for s in replayed.states if s.profile == name and s.running]
     seen = [s for s in replayed.states if s.profile == name]
     speeds = [1000 / record.tpot_ms for record in own if record.tpot_ms]
     return {

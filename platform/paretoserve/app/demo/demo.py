@@ -37,15 +37,18 @@ class Demo:
     """One demo: `deployment` is in force in the platform, and what is measured gathers here."""
 
     def __init__(self, plan: Plan, deployment: Deployment, out: Path, display: Display) -> None:
-        """Raises KeyError when the plan names a model or profile that the deployment has not."""
+        """Raises KeyError when the plan names a model or profile that the deployment has not,
+        ConfigError for a trace that cannot be read.
+        """
         self.plan = plan
         self.deployment = deployment
         self.display = display
-        self.profiles = (plan.replay.fast_profile, plan.replay.base_profile)
+        self.profiles = plan.replay.profiles
         self.model = deployment.model(plan.model)
         for profile in self.profiles:
             deployment.profile(profile)
         self._out = out
+        self._trace = read_trace(plan.replay.trace)
         self._machine = machine.describe(plan.model)
         self._seconds: dict[str, float] = {}
 
@@ -75,13 +78,19 @@ class Demo:
             )
         folder = self._out / "deployment"
         self.deployment = write_deployment(self.deployment, curves, folder)
+        before = platform.executors(self.profiles)
         platform.take_over(folder, REVISION)
+        kept = platform.executors(self.profiles) == before
+        self.display.say(
+            "in force; the executors run on untouched"
+            if kept
+            else "in force, but an executor was restarted meanwhile"
+        )
 
-    def workload(self) -> tuple[Pace, int, tuple[Job, ...]]:
-        """The pace of the replay, how many rows the trace has, and the requests to send."""
+    def workload(self) -> tuple[Pace, tuple[Job, ...]]:
+        """The pace of the replay, and the requests to send."""
         replay = self.plan.replay
-        rows = read_trace(replay.trace)
-        arrivals = scale(rows, replay.length_divisor, self.model.context_tokens)
+        arrivals = scale(self._trace, replay.length_divisor, self.model.context_tokens)
         curve = self.deployment.profile(replay.base_profile).curve
         found = pace(arrivals, curve, replay.load, replay.seconds)
         jobs = build_workload(
@@ -92,7 +101,7 @@ class Demo:
             seconds=replay.seconds,
             seed=self.plan.seed,
         )
-        return found, len(rows), jobs
+        return found, jobs
 
     def replay(self, platform: DemoPlatform, jobs: tuple[Job, ...]) -> analysis.Replayed:
         """Send the requests through the SDK and watch the executors meanwhile."""
@@ -108,12 +117,12 @@ class Demo:
         self,
         measured: Measured,
         replayed: analysis.Replayed,
-        found: tuple[Pace, int, tuple[Job, ...]],
+        found: Pace,
         quick: bool,
     ) -> tuple[dict[str, Any], tuple[decisions.Explained, ...]]:
         """results.json, and the decisions that explain most."""
         explained = decisions.instructive(replayed.records)
-        pace_, rows, jobs = found
+        requests = len(replayed.records)
         figures = {
             "schema": SCHEMA,
             "quick": quick,
@@ -121,7 +130,7 @@ class Demo:
             "seconds": self._seconds | {"total": self.display.seconds},
             "sweep": analysis.sweep_figures(self.plan, measured, self.deployment),
             "goals": analysis.goal_figures(self.plan, measured),
-            "workload": analysis.workload_figures(self.plan, pace_, rows, len(jobs)),
+            "workload": analysis.workload_figures(self.plan, found, len(self._trace), requests),
             "replay": analysis.replay_figures(self.plan, self.deployment, replayed),
             "choice": analysis.choice_figures(self.plan, self.deployment, replayed),
             "decisions": [one.figures() for one in explained],
@@ -153,11 +162,10 @@ class Demo:
     async def _replay(
         self, address: str, executors: dict[str, str], jobs: tuple[Job, ...]
     ) -> tuple[tuple[Record, ...], list[StateSample]]:
-        wanted = {client.tier for client in self.plan.clients}
+        tiers = {tier.name: tier for tier in self.deployment.tiers}
         targets = {
-            tier.name: Targets(tier.ttft_ms, tier.tpot_ms)
-            for tier in self.deployment.tiers
-            if tier.name in wanted
+            client.tier: Targets(tiers[client.tier].ttft_ms, tiers[client.tier].tpot_ms)
+            for client in self.plan.clients
         }
         board = Board(targets, self.profiles, len(jobs))
         states: list[StateSample] = []

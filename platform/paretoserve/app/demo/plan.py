@@ -43,6 +43,11 @@ class ReplayPlan(Document):
     base_profile: str
     fast_profile: str
 
+    @property
+    def profiles(self) -> tuple[str, str]:
+        """The two that are measured and compared."""
+        return self.fast_profile, self.base_profile
+
 
 class Client(Document):
     """A tenant of the replay; its requests ask for `tier`."""
@@ -99,10 +104,13 @@ def read_plan(path: Path) -> Plan:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from None
     plan = parse_document(path, text, Plan)
-    replay = plan.replay.model_copy(
-        update={
-            "trace": (path.parent / plan.replay.trace).resolve(),
-            "text": (path.parent / plan.replay.text).resolve(),
-        }
-    )
+    trace, prompts = (_found(path, name) for name in (plan.replay.trace, plan.replay.text))
+    replay = plan.replay.model_copy(update={"trace": trace, "text": prompts})
     return plan.model_copy(update={"replay": replay})
+
+
+def _found(plan: Path, name: Path) -> Path:
+    path = (plan.parent / name).resolve()
+    if not path.is_file():
+        raise ConfigError(f"{plan}: replay: there is no file {path}")
+    return path

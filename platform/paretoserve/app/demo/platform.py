@@ -20,6 +20,7 @@ from paretoserve.app.serve.up import Platform, Progress
 from paretoserve.domain.errors import Unavailable
 
 FREE_PORTS = {"http": "127.0.0.1:0", "grpc": "127.0.0.1:0"}
+UP_WITHIN_S = 120.0
 DESCRIBE_TIMEOUT_S = 30.0
 RECONFIGURED_WITHIN_S = 30.0
 
@@ -36,16 +37,15 @@ class Executor:
 class DemoPlatform:
     """The application of a Serve config file, deployed. Needs a connected Ray cluster."""
 
-    def __init__(self, config: ServeDeploySchema, platform: Platform, progress: Progress) -> None:
+    def __init__(self, config: ServeDeploySchema, platform: Platform) -> None:
         self._config = config
-        self._progress = progress
         self.platform = platform
 
     @classmethod
     def deploy(cls, folder: Path, progress: Progress) -> DemoPlatform:
         """Bring up `folder`/serve.yaml. Raises ConfigError, or Unavailable with Serve's message."""
         config = config_file.read(folder / "serve.yaml", FREE_PORTS)
-        return cls(config, Platform.deploy(config, progress), progress)
+        return cls(config, Platform.deploy(config, progress, UP_WITHIN_S))
 
     def executors(self, profiles: Iterable[str]) -> dict[str, Executor]:
         """The executors of these profiles, as their replicas describe them."""
@@ -63,7 +63,7 @@ class DemoPlatform:
             gateway = DeploymentSchema(name=GATEWAY)
             application.deployments.append(gateway)
         gateway.user_config = user_config
-        self.platform = Platform.deploy(self._config, self._progress)
+        self.platform = Platform.deploy(self._config)
         self._wait_for(revision)
 
     def _wait_for(self, revision: str) -> None:

@@ -17,7 +17,7 @@ def render(results: Figures) -> str:
     parts = (
         _header(results),
         _sweep(results["sweep"]),
-        _workload(results["workload"], results["sweep"]),
+        _workload(results["workload"]),
         _tiers(results["replay"]),
         _profiles(results["replay"]),
         _choice(results),
@@ -68,7 +68,7 @@ def _sweep(sweep: Figures) -> str:
     )
 
 
-def _workload(workload: Figures, sweep: Figures) -> str:
+def _workload(workload: Figures) -> str:
     shares = ", ".join(
         f"{c['tenant']} ({c['tier']}) {_percent(c['share'])}" for c in workload["clients"]
     )
@@ -79,7 +79,7 @@ def _workload(workload: Figures, sweep: Figures) -> str:
         f"{'faster' if speed >= 1 else 'slower'} than it was by "
         f"{speed if speed >= 1 else 1 / speed:.2f}: {workload['requests_per_s']:.1f} requests/s and "
         f"{workload['output_tokens_per_s']:.0f} tokens/s, which would take "
-        f"{_percent(workload['offered_load'])} of one {sweep['profiles'][0]['profile']} core at its "
+        f"{_percent(workload['offered_load'])} of one {workload['offered_load_of']} core at its "
         f"largest batch",
         f"each request is given to a tenant by a draw with seed {workload['seed']}: {shares}",
     )

@@ -52,7 +52,7 @@ def run_demo(options: DemoOptions, display: Display | None = None) -> int:
     ConfigError for documents that are not good, Unavailable when the platform does not come up.
     """
     demo = _prepare(options, display or Display())
-    with _terminated_like_interrupted(), contextlib.ExitStack() as running:
+    with _interrupted_once(), contextlib.ExitStack() as running:
         with demo.step("start", "Ray Serve comes up: a gateway and two executors"):
             running.enter_context(local_cluster(progress=demo.display.say))
             platform = DemoPlatform.deploy(options.deployment, demo.display.say)
@@ -60,11 +60,11 @@ def run_demo(options: DemoOptions, display: Display | None = None) -> int:
             measured = demo.measure(platform)
         with demo.step("adopt", "The gateway takes over the measured curves, live"):
             demo.adopt(platform, measured)
-        workload = demo.workload()
-        with demo.step("replay", f"Replay: {len(workload[-1])} requests of three tenants"):
-            replayed = demo.replay(platform, workload[-1])
+        pace, jobs = demo.workload()
+        with demo.step("replay", f"Replay: {len(jobs)} requests of three tenants"):
+            replayed = demo.replay(platform, jobs)
         demo.display.step("Figures, decisions and the picture")
-        report = demo.write(*demo.results(measured, replayed, workload, options.quick))
+        report = demo.write(*demo.results(measured, replayed, pace, options.quick))
     demo.display.step("Nothing is left running")
     demo.display.plain(f"\n{report}")
     return 0
@@ -83,13 +83,21 @@ def _prepare(options: DemoOptions, display: Display) -> Demo:
 
 
 @contextlib.contextmanager
-def _terminated_like_interrupted() -> Iterator[None]:
-    """Make SIGTERM unwind the stack as Ctrl-C does, so that it too leaves nothing running."""
+def _interrupted_once() -> Iterator[None]:
+    """Let SIGTERM unwind the stack as Ctrl-C does, and let neither disturb the unwinding."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    numbers = (signal.SIGINT, signal.SIGTERM)
+
+    def interrupt(*_: object) -> None:
+        for number in numbers:
+            signal.signal(number, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, interrupt) for number in numbers}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

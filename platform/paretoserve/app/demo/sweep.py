@@ -201,21 +201,21 @@ class Sweep:
     ) -> Run:
         """Start one stream per prompt at once; returns when all have ended.
 
-        Raises EngineError when one did not run to its full length.
+        Raises a ParetoserveError when one did not run to its full length.
         """
         sampling = Sampling(
             max_tokens=output_tokens or self._plan.output_tokens, temperature=0, ignore_eos=True
         )
         began = perf_counter()
-        async with asyncio.TaskGroup() as group:
-            tasks = [
-                group.create_task(
-                    _stream(
-                        engine, GenerationRequest(f"sweep-{next(self._numbers)}", prompt, sampling)
-                    )
-                )
-                for prompt in prompts
-            ]
+        requests = [
+            GenerationRequest(f"sweep-{next(self._numbers)}", prompt, sampling)
+            for prompt in prompts
+        ]
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(_stream(engine, request)) for request in requests]
+        except ExceptionGroup as failures:  # any one of them tells what is wrong
+            raise failures.exceptions[0] from failures
         return Run(began, tuple(task.result() for task in tasks))
 
 

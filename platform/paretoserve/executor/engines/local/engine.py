@@ -1,0 +1,209 @@
+"""The `local` engine: a worker thread that steps a Core, and the event loop's side of it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import replace
+
+import torch
+
+from paretoserve.domain.errors import (
+    ContextTooLong,
+    EngineError,
+    InvalidRequest,
+    QueueFull,
+    Unavailable,
+)
+from paretoserve.domain.model import Model
+from paretoserve.domain.profile import Profile
+from paretoserve.executor.contract import (
+    Chunk,
+    Deliver,
+    EngineInfo,
+    EngineStats,
+    GenerationRequest,
+)
+from paretoserve.executor.engines.local.core import Core, Output
+from paretoserve.executor.engines.local.options import read_options
+
+log = logging.getLogger(__name__)
+
+Command = Callable[[Core], None]
+
+
+class LocalEngine:
+    """PyTorch on one CPU or GPU: see Engine for the contract.
+
+    The same request with the same seed gives the same tokens on the same profile, device and
+    version, whatever else runs beside it: each request draws from its own generator, a fixed
+    number of times per token or verification. The only exception is rounding: matrix kernels may
+    sum in another order for another batch, which can tip a choice between two tokens that are
+    equally likely to about six digits. Speculation does not change greedy output (to the same
+    rounding) nor the distribution of sampled output, but a seed gives other tokens with it than
+    without.
+    """
+
+    def __init__(self, profile: Profile, model: Model) -> None:
+        """Raises EngineError for engine_args that this engine does not know or cannot use."""
+        self._profile, self._model = profile, model
+        self._options = read_options(profile)
+        self._in_flight: set[str] = set()
+        self._commands: queue.SimpleQueue[Command | None] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._info: EngineInfo | None = None
+        self._stats = EngineStats()
+        self._vocab = self._context = 0
+        self._has_text = False
+        self._unavailable = "the engine is not started"
+
+    async def start(self) -> EngineInfo:
+        """Load the weights, allocate the cache and run a first request, all in the worker."""
+        self._loop = asyncio.get_running_loop()
+        ready: Future[EngineInfo] = Future()
+        self._thread = threading.Thread(
+            target=self._work, args=(ready,), name=f"engine-{self._profile.name}", daemon=True
+        )
+        self._thread.start()
+        info = await asyncio.wrap_future(ready)
+        self._unavailable = ""
+        return info
+
+    def generate(self, request: GenerationRequest, deliver: Deliver) -> None:
+        """Check the request and pass it to the worker."""
+        if self._unavailable:
+            raise Unavailable(self._unavailable)
+        self._check(request)
+        limits = self._profile.limits
+        if len(self._in_flight) >= limits.max_batch + limits.max_queue:
+            raise QueueFull(f"{limits.max_queue} requests are waiting already")
+        self._in_flight.add(request.request_id)
+        arrived = time.monotonic()
+        self._commands.put(lambda core: core.add(request, deliver, arrived))
+
+    def abort(self, request_id: str) -> None:
+        """Pass the wish to the worker, which looks at it before its next step."""
+        if request_id in self._in_flight:
+            self._commands.put(lambda core: core.abort(request_id, self._hand_over))
+
+    def stats(self) -> EngineStats:
+        """The worker's last reading; what it has not yet seen counts as waiting."""
+        unseen = len(self._in_flight) - self._stats.running - self._stats.waiting
+        return replace(self._stats, waiting=self._stats.waiting + max(0, unseen))
+
+    async def stop(self) -> None:
+        """Let the worker end every request and leave; waits for it."""
+        self._unavailable = self._unavailable or "the engine is stopped"
+        if self._thread is not None:
+            self._commands.put(None)
+            await asyncio.to_thread(self._thread.join)
+
+    def _check(self, request: GenerationRequest) -> None:
+        request.sampling.validate()
+        prompt, sampling = request.prompt_token_ids, request.sampling
+        if request.request_id in self._in_flight:
+            raise InvalidRequest(f"request id {request.request_id!r} is in flight already")
+        if not prompt:
+            raise InvalidRequest("the prompt is empty", param="prompt")
+        if min(prompt) < 0 or max(prompt) >= self._vocab:
+            raise InvalidRequest(
+                f"the prompt holds token ids outside the vocabulary of {self._vocab}",
+                param="prompt",
+            )
+        if sampling.stop and not self._has_text:
+            raise InvalidRequest("stop strings need a tokenizer; the model has none", param="stop")
+        if len(prompt) + sampling.max_tokens > self._context:
+            raise ContextTooLong(
+                f"{len(prompt)} prompt tokens and max_tokens {sampling.max_tokens} exceed the "
+                f"context of {self._context} tokens"
+            )
+
+    def _work(self, ready: Future[EngineInfo]) -> None:
+        """The worker thread's life: load, serve until told to leave, release everything."""
+        ready.set_running_or_notify_cancel()  # from here on only this thread decides it
+        torch.set_num_threads(self._options.threads)
+        with torch.inference_mode():
+            core = self._load(ready)
+            if core is None:
+                return
+            try:
+                self._serve(core)
+            except Exception as error:
+                # The thread's outermost frame: nothing may end without its requests being told.
+                log.exception("the engine of profile %s failed", self._profile.name)
+                self._unavailable = f"the engine failed: {error!r}"
+                self._refuse(core)
+
+    def _load(self, ready: Future[EngineInfo]) -> Core | None:
+        try:
+            core = Core(self._profile, self._model, self._options)
+            core.warm_up()
+        except EngineError as error:
+            ready.set_exception(error)
+            return None
+        except (RuntimeError, MemoryError, AssertionError) as error:
+            # What PyTorch raises for a device that is missing or too small.
+            message = f"profile {self._profile.name} cannot run {self._model.path}: {error}"
+            ready.set_exception(EngineError(message))
+            return None
+        self._vocab, self._context = core.config.vocab, core.context
+        self._has_text = core.decode is not None
+        self._stats = core.stats()
+        ready.set_result(
+            EngineInfo(
+                engine="local",
+                model=self._model.name,
+                device=str(core.runner.device),
+                vocab_size=self._vocab,
+                context_tokens=self._context,
+                max_batch=self._profile.limits.max_batch,
+                kv_total_tokens=core.kv_total_tokens,
+            )
+        )
+        return core
+
+    def _serve(self, core: Core) -> None:
+        """Obey every command that has come, then run one step; sleep while there is nothing."""
+        while True:
+            while not (core.busy and self._commands.empty()):
+                command = self._commands.get()
+                if command is None:
+                    core.abort_all("the engine was stopped", self._hand_over)
+                    return
+                command(core)
+                self._stats = core.stats()
+            core.step(self._hand_over)
+            self._stats = core.stats()
+
+    def _refuse(self, core: Core) -> None:
+        """After a failure: end what runs and what still arrives, until told to leave."""
+        while True:
+            core.fail_all(self._unavailable, self._hand_over)
+            self._stats = replace(self._stats, running=0, waiting=0, waiting_tokens=0, batch=0)
+            command = self._commands.get()
+            if command is None:
+                return
+            command(core)
+
+    def _hand_over(self, output: Output) -> None:
+        """Bring one step's chunks to the event loop in one call."""
+        if output and self._loop is not None:
+            # A loop that was closed without `stop` has nobody left to tell.
+            with contextlib.suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(self._deliver, output)
+
+    def _deliver(self, output: Output) -> None:
+        batches: dict[Deliver, list[Chunk]] = {}
+        for deliver, chunk in output:
+            batches.setdefault(deliver, []).append(chunk)
+            if chunk.finish:
+                self._in_flight.discard(chunk.request_id)
+        for deliver, chunks in batches.items():
+            deliver(chunks)

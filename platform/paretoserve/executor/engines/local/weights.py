@@ -1,0 +1,60 @@
+"""Reads safetensors checkpoints, in one file or sharded behind an index."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from paretoserve.domain.errors import EngineError
+
+INDEX = "model.safetensors.index.json"
+
+
+class Weights:
+    """The tensors of one checkpoint; each is taken with the shape it must have."""
+
+    def __init__(self, folder: Path, device: torch.device, dtype: torch.dtype) -> None:
+        """Read every *.safetensors of `folder` that belongs to the checkpoint, as `dtype`.
+
+        Raises EngineError for a missing or damaged file.
+        """
+        self.folder, self.device, self.dtype = folder, device, dtype
+        self._tensors: dict[str, Tensor] = {}
+        for path in _files(folder):
+            try:
+                self._tensors |= load_file(path)
+            except (OSError, SafetensorError) as error:
+                raise EngineError(f"{path}: cannot be read: {error}") from error
+
+    def take(self, name: str, *shape: int) -> Tensor:
+        """The tensor `name` on the engine's device. Raises EngineError if absent or misshapen."""
+        tensor = self._tensors.get(name)
+        if tensor is None:
+            raise EngineError(f"{self.folder}: the checkpoint has no tensor {name!r}")
+        if tensor.shape != shape:
+            raise EngineError(
+                f"{self.folder}: {name} is {list(tensor.shape)}; config.json says {list(shape)}"
+            )
+        return tensor.to(self.device, self.dtype)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._tensors
+
+
+def _files(folder: Path) -> list[Path]:
+    index = folder / INDEX
+    if index.exists():
+        try:
+            names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        except (OSError, ValueError, KeyError, AttributeError) as error:
+            raise EngineError(f"{index}: no readable weight_map: {error!r}") from error
+        return [folder / name for name in sorted(names)]
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise EngineError(f"{folder}: holds no *.safetensors file")
+    return files

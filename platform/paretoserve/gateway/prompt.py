@@ -13,6 +13,8 @@ from paretoserve.gateway.chat import ChatTemplate
 INLINE_CHARS = 4096
 """Text of up to this size is tokenized at once (under a millisecond); more goes to a thread, so
 that it does not hold up every stream's tokens."""
+MESSAGE_CHARS = 32
+"""What a message costs beside its content, in the same measure."""
 
 
 class PromptEncoder:
@@ -82,4 +84,4 @@ class PromptEncoder:
 def _characters(source: Input) -> int:
     if isinstance(source, str):
         return len(source)
-    return sum(len(part.content) for part in source if isinstance(part, Message))
+    return sum(len(m.content) + MESSAGE_CHARS for m in source if isinstance(m, Message))

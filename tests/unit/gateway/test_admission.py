@@ -101,7 +101,8 @@ def test_a_large_prompt_is_tokenized_off_the_event_loop(monkeypatch: pytest.Monk
     admitted("Hi " * 20)
     assert not in_threads
     admitted("Hi there. " * 450, max_tokens=1)
-    assert len(in_threads) == 1
+    admitted((Message("user", "Hi"),) * 150, max_tokens=1)
+    assert len(in_threads) == 2
 
 
 def test_another_tiers_model_is_named_one_that_nobody_sold_is_not() -> None:

@@ -87,7 +87,7 @@ def test_every_option_reaches_the_gateway(client: sdk.Client, serving: ScriptedS
     assert (call.model, call.service_tier, call.session_id) == ("scribe", "premium", "s1")
     assert (call.request_id, call.ttft_ms, call.tpot_ms) == ("my-request", 250, 4.5)
     assert call.deadline is not None
-    assert 0 < call.deadline - time.monotonic() < 9
+    assert 0 < call.deadline - time.monotonic() < 9.5, "gRPC rounds a deadline up"
 
 
 def test_token_ids_as_a_prompt(client: sdk.Client, serving: ScriptedServing) -> None:

@@ -204,6 +204,10 @@ async def test_a_cancelled_stream_is_counted_and_its_spans_end(observed: Observe
     samples = await observed.metrics()
     ((_, labels),) = (key for key in samples if key[0] == "paretoserve_requests_total")
     assert dict(labels)["outcome"] == "cancelled"
+    (charged,) = (
+        value for (name, _), value in samples.items() if name == "paretoserve_gpu_seconds_total"
+    )
+    assert charged > 0, "what ran is charged although nobody waited for its end"
 
 
 def test_settings_come_from_the_deployment_folder(tmp_path: Path) -> None:

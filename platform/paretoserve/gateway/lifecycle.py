@@ -178,6 +178,7 @@ class Lifecycle:
         finally:
             usage = output.usage if course.submitted else None
             course.gpu_seconds = self._reservations.settle(reservation, usage)
+            course.watch.settled(course.gpu_seconds)
 
     def _reserve(self, admitted: Admitted, course: _Course) -> Reservation:
         """Decide and reserve. Raises QuotaExceeded and what `refusal` makes of a rejection."""

@@ -35,6 +35,9 @@ class Watch:
     def tokens(self, count: int, at: float) -> None:
         """So many new tokens have come from the executor. On the path of every token."""
 
+    def settled(self, gpu_seconds: float) -> None:
+        """What an attempt on a replica was charged: once for each, before the end."""
+
     def completed(self, completed: Completed, at: float) -> None:
         """The request ran to its end and is settled."""
 

@@ -54,11 +54,12 @@ class TelemetryWatch(Watch):
         del count, at
         self._record.delta()
 
+    def settled(self, gpu_seconds: float) -> None:
+        self._record.settled(gpu_seconds)
+
     def completed(self, completed: Completed, at: float) -> None:
         del at
-        self._record.completed(
-            completed.reason, completed.usage, completed.timing, completed.gpu_seconds
-        )
+        self._record.completed(completed.reason, completed.usage, completed.timing)
 
     def failed(self, error: ParetoserveError, at: float) -> None:
         self._record.failed(error, (at - self._arrived_at) * 1000)

@@ -61,6 +61,7 @@ class RequestRecord:
         }
         self._model = arrival.model
         self._deltas = 0
+        self._gpu_seconds = 0.0
         self._ended = False
         self._span = tracer.start_span(
             catalog.GATEWAY_SPAN.name,
@@ -108,23 +109,25 @@ class RequestRecord:
             self._span.add_event(catalog.FIRST_TOKEN)
         self._deltas += 1
 
-    def completed(
-        self, reason: FinishReason, usage: Usage, timing: Timing, gpu_seconds: float
-    ) -> None:
+    def settled(self, gpu_seconds: float) -> None:
+        """What an attempt was charged, whatever became of the request."""
+        self._gpu_seconds += gpu_seconds
+
+    def completed(self, reason: FinishReason, usage: Usage, timing: Timing) -> None:
         """The answer is whole. `timing` is the gateway's, from arrival."""
         if self._ended:
             return
         self._measure(usage, timing)
         self._span.set_attributes(completion_attributes(reason, usage, timing))
-        self._end("completed", str(reason), timing.total_ms, gpu_seconds)
+        self._end("completed", str(reason), timing.total_ms)
 
-    def failed(self, error: ParetoserveError, total_ms: float, gpu_seconds: float = 0.0) -> None:
-        """The request ended otherwise; `gpu_seconds` is what was charged all the same."""
+    def failed(self, error: ParetoserveError, total_ms: float) -> None:
+        """The request ended otherwise, `total_ms` after its arrival."""
         if self._ended:
             return
         self._span.set_attribute(Attribute.ERROR, error.reason)
         self._span.set_status(Status(StatusCode.ERROR, error.message))
-        self._end(outcome_of(error), error.reason, total_ms, gpu_seconds, error.reason)
+        self._end(outcome_of(error), error.reason, total_ms, error.reason)
 
     def _note(self, decision: Decision) -> None:
         noted: dict[str, str | int | float] = {
@@ -166,20 +169,18 @@ class RequestRecord:
                 labels = {Label.TARGET: target, Label.OUTCOME: outcome}
                 record(catalog.ATTAINMENT, 1, {**self._placed, **labels})
 
-    def _end(
-        self, outcome: str, reason: str, total_ms: float, gpu_seconds: float, error: str = ""
-    ) -> None:
+    def _end(self, outcome: str, reason: str, total_ms: float, error: str = "") -> None:
         self._ended = True
         record = self._instruments.record
         served = {**self._asked, **self._placed} | ({Label.ERROR: error} if error else {})
         record(catalog.REQUEST_DURATION, total_ms / 1000, served)
         labels = {Label.OUTCOME: outcome, Label.REASON: reason}
         record(catalog.REQUESTS, 1, {**self._placed, **labels})
-        if gpu_seconds > 0:
+        if self._gpu_seconds > 0:
             payer = {Label.TENANT: self._tenants.label(self._tenant)}
             tier = {Label.TIER: self._placed[Label.TIER]}
-            record(catalog.GPU_SECONDS, gpu_seconds, {**payer, **tier})
-            self._span.set_attribute(Attribute.GPU_SECONDS, gpu_seconds)
+            record(catalog.GPU_SECONDS, self._gpu_seconds, {**payer, **tier})
+            self._span.set_attribute(Attribute.GPU_SECONDS, self._gpu_seconds)
         record(catalog.IN_FLIGHT, -1, {})
         self._span.end()
 

@@ -57,7 +57,8 @@ def complete(telemetry: Telemetry, tenant: str = "acme", gpu_seconds: float = 0.
     record.decided(DECISION)
     for _ in range(4):
         record.delta()
-    record.completed(FinishReason.STOP, Usage(10, 5, 4), Timing(20, 100, 140), gpu_seconds)
+    record.settled(gpu_seconds)
+    record.completed(FinishReason.STOP, Usage(10, 5, 4), Timing(20, 100, 140))
 
 
 def samples(telemetry: Telemetry) -> Samples:
@@ -192,6 +193,16 @@ def test_tenants_beyond_the_limit_share_a_label(telemetry: Telemetry) -> None:
     assert value(telemetry, name, tenant="other") == 2
 
 
+def test_a_request_that_failed_is_charged_what_it_used(telemetry: Telemetry) -> None:
+    record = arrive(telemetry)
+    record.admitted("acme", "premium")
+    record.decided(DECISION)
+    for charged in (0.25, 0.5):
+        record.settled(charged)
+    record.failed(errors.ReplicaLost("x"), 30)
+    assert value(telemetry, "paretoserve_gpu_seconds_total", tenant="acme", tier="premium") == 0.75
+
+
 def test_gauges_follow_the_fleet(telemetry: Telemetry) -> None:
     fleet = [STATE]
     telemetry.watch_fleet(lambda: fleet, {"mt-0": 4}.__getitem__)
@@ -219,7 +230,8 @@ def test_the_span_tells_the_story(telemetry: Telemetry) -> None:
     record.decided(DECISION)
     record.lost("mt-0")
     record.delta()
-    record.completed(FinishReason.LENGTH, Usage(10, 5, 4), Timing(20, 100, 140), 0.5)
+    record.settled(0.5)
+    record.completed(FinishReason.LENGTH, Usage(10, 5, 4), Timing(20, 100, 140))
     (span,) = telemetry.finished_spans()
     assert span.name == "paretoserve.gateway"
     assert f"{span.context.span_id:016x}" in record.traceparent

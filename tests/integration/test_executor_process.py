@@ -18,23 +18,13 @@ from paretoserve.wire._pb import common_pb2
 from paretoserve.wire._pb import executor_pb2 as pb
 from paretoserve.wire._pb import executor_pb2_grpc as rpc
 
-from tests.support.emulated import emulated_profile
-
-DOCUMENTS = {
-    "models.yaml": {"models": [{"name": "m", "path": "m", "context_tokens": 4096}]},
-    "policy.yaml": {"version": "1"},
-    "tiers/t.yaml": {"name": "t", "ttft_ms": 100, "tpot_ms": 10, "profiles": ["fast"]},
-    "tenants/a.yaml": {"name": "a", "key_hashes": ["sha256:00"], "tiers": ["t"]},
-}
+from tests.support.emulated import deployment_documents, emulated_profile
 
 
 @pytest.fixture
 def deployment(tmp_path: Path) -> Path:
     profile = emulated_profile(tpot_ms=5.0, context_tokens=4096)
-    for name, document in {
-        **DOCUMENTS,
-        "profiles/fast.yaml": json.loads(profile.model_dump_json()),
-    }.items():
+    for name, document in deployment_documents(profile).items():
         path = tmp_path / "deployment" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(yaml.safe_dump(document))

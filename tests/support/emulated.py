@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from paretoserve.domain.model import Model
@@ -56,3 +57,14 @@ def request(
     """A request that runs to max_tokens unless told otherwise."""
     how = {"ignore_eos": True, **sampling}
     return GenerationRequest(request_id, prompt, Sampling(max_tokens=max_tokens, **how), priority)
+
+
+def deployment_documents(profile: Profile) -> dict[str, Any]:
+    """The smallest deployment folder around a profile: what stands in which file."""
+    return {
+        "models.yaml": {"models": [{"name": "m", "path": "m", "context_tokens": 4096}]},
+        "policy.yaml": {"version": "1"},
+        "tiers/t.yaml": {"name": "t", "ttft_ms": 1, "tpot_ms": 1, "profiles": [profile.name]},
+        "tenants/a.yaml": {"name": "a", "key_hashes": ["sha256:00"], "tiers": ["t"]},
+        "profiles/fast.yaml": json.loads(profile.model_dump_json()),
+    }

@@ -51,7 +51,7 @@ class ExecutorService(rpc.ExecutorServicer):
         await context.send_initial_metadata(())  # tells the gateway that it is attached
         reader = asyncio.create_task(_read(request_iterator, attachment))
         writer = asyncio.create_task(_write_frames(attachment, context))
-        await self._run(attachment, writer, reader, context)
+        await self._run(attachment, context, writer, reader)
 
     async def Generate(  # type: ignore[override]  # noqa: N802
         self, request: pb.Submit, context: Context
@@ -63,7 +63,7 @@ class ExecutorService(rpc.ExecutorServicer):
             await _abort(context, error)
         attachment.finish_submits()
         writer = asyncio.create_task(_write_deltas(attachment, context))
-        await self._run(attachment, writer, None, context)
+        await self._run(attachment, context, writer)
 
     async def Abort(  # noqa: N802
         self, request: pb.AbortRequest, context: Context
@@ -109,26 +109,35 @@ class ExecutorService(rpc.ExecutorServicer):
     async def _run(
         self,
         attachment: Attachment,
-        writer: asyncio.Task[None],
-        reader: asyncio.Task[None] | None,
         context: Context,
+        writer: asyncio.Task[None],
+        reader: asyncio.Task[None] | None = None,
     ) -> None:
         """Until all is written, or the attachment breaks, or the gateway is gone (cancelled)."""
+        try:
+            await self._until_over(attachment, writer, reader)
+        except ParetoserveError as error:
+            await _abort(context, error)  # waits for a reader that does not read
+
+    async def _until_over(
+        self,
+        attachment: Attachment,
+        writer: asyncio.Task[None],
+        reader: asyncio.Task[None] | None,
+    ) -> None:
+        """Raises what broke the attachment; whatever happens, its requests are then aborted."""
         self._attachments.add(attachment)
         try:
             await asyncio.wait({writer, attachment.broken}, return_when=asyncio.FIRST_COMPLETED)
             if attachment.broken.done():
                 attachment.broken.result()
             writer.result()
-        except ParetoserveError as error:
-            writer.cancel()
-            await _abort(context, error)
         finally:
             self._attachments.discard(attachment)
+            if reader is not None:
+                reader.cancel()  # first: nothing may be submitted to a closed attachment
             attachment.close()
             writer.cancel()
-            if reader is not None:
-                reader.cancel()
 
 
 async def _hello(requests: AsyncIterator[pb.AttachRequest]) -> Coalesce:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import grpc
 import pytest
-from paretoserve.app.serve import up
+from paretoserve.app.serve import processes, up
 from ray.cluster_utils import Cluster
 from ray_platform import Client, describe, serve_document, until, write_deployment
 
@@ -19,8 +19,8 @@ NOTICED_WITHIN_S = 10.0
 """The gateway's own probes; Ray needs longer."""
 EIGHT_BUNDLES = [{"CPU": 1, "gpu_slot": 1}, *[{"gpu_slot": 1}] * 7]
 """As an engine wants it that starts a Ray worker per GPU."""
-ONE_BUNDLE = [{"CPU": 1, "gpu_slot": 8}]
-"""As an engine wants it that starts its ranks itself."""
+ONE_BUNDLE = [{"CPU": 1, "GPU": 8, "gpu_slot": 8}]
+"""As an engine wants it that starts its ranks itself: all eight GPUs are the replica's own."""
 
 
 @pytest.fixture(scope="module")
@@ -42,16 +42,21 @@ def hosts():
     cluster = Cluster(initialize_head=True, head_node_args=common | head)
     try:
         nodes = [
-            cluster.add_node(num_cpus=1, resources={"gpu_slot": 8}, wait=False, **common)
+            cluster.add_node(
+                num_cpus=1, num_gpus=8, resources={"gpu_slot": 8}, wait=False, **common
+            )
             for _ in range(3)
         ]
         cluster.wait_for_nodes()
         with up.existing_cluster(cluster.address):
             yield cluster, {node.node_id: node for node in nodes}
     finally:
+        started = processes.family(folder)
         cluster.shutdown()
+        left = processes.wait_gone(started, timeout_s=20)
         patch.undo()
         shutil.rmtree(folder, ignore_errors=True)
+    assert not left, "dead hosts leave no executor behind"
 
 
 @pytest.fixture(scope="module")
@@ -60,8 +65,8 @@ def platform(hosts, tmp_path_factory):
     config = serve_document(
         folder,
         gateway={"ray_actor_options": {"num_cpus": 1, "resources": {"front": 1}}},
-        fast=_tp8(ONE_BUNDLE, {"gpu_slot": 8}),
-        wide=_tp8(EIGHT_BUNDLES, {"gpu_slot": 1}),
+        fast=_tp8(ONE_BUNDLE),
+        wide=_tp8(EIGHT_BUNDLES),
     )
     return up.Platform.deploy(config)
 
@@ -73,6 +78,11 @@ def client(platform):
     until(lambda: _profile_serving(client, "wide-only") == "wide", "wide serves")
     yield client
     client.close()
+
+
+def test_the_executor_sees_the_gpus_that_ray_gave_its_replica(client):
+    environment = Path(f"/proc/{describe('fast')['pid']}/environ").read_bytes().split(b"\0")
+    assert b"CUDA_VISIBLE_DEVICES=0,1,2,3,4,5,6,7" in environment
 
 
 def test_a_lost_host_costs_its_own_streams_only_and_is_replaced(client, hosts):
@@ -120,9 +130,12 @@ def _profile_serving(client: Client, tier: str) -> str:
     return stream.started.profile
 
 
-def _tp8(bundles, resources):
+def _tp8(bundles):
+    first = bundles[0]
+    gpus = {"num_gpus": first["GPU"]} if "GPU" in first else {}
+    slots = {"gpu_slot": first["gpu_slot"]}
     return {
-        "ray_actor_options": {"num_cpus": 1, "resources": resources},
+        "ray_actor_options": {"num_cpus": 1, "resources": slots, **gpus},
         "placement_group_bundles": bundles,
         "placement_group_strategy": "STRICT_PACK",
     }

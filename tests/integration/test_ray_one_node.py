@@ -134,6 +134,30 @@ def test_scale_down_lets_running_streams_end(client, folder):
     )
 
 
+def test_streams_that_serve_cannot_see_scale_a_profile_up(platform, folder):
+    """Last here: an autoscaling policy is part of the code version, so everything restarts."""
+    policy = {"policy_function": "paretoserve.app.serve.autoscaling:by_streams"}
+    autoscaling = {
+        "min_replicas": 1,
+        "max_replicas": 2,
+        "target_ongoing_requests": 3,
+        "metrics_interval_s": 0.2,
+        "look_back_period_s": 1,
+        "upscale_delay_s": 0.5,
+        "policy": policy,
+    }
+    restarted = up.Platform.deploy(serve_document(folder, wide={"autoscaling_config": autoscaling}))
+    client = Client(restarted.grpc)
+    until(lambda: serves(client, "wide-only"), "it serves")
+    streams = [client.generate("wide-only", max_tokens=600) for _ in range(6)]
+    until(
+        lambda: len({client.generate("wide-only").started.replica_id for _ in range(3)}) == 2,
+        "a second replica is chosen",
+    )
+    assert [s.completed().usage.completion_tokens for s in streams] == [600] * 6
+    client.close()
+
+
 def _serving(deployment: str):
     description = describe(deployment)
     return description if description["state"] == "serving" else None

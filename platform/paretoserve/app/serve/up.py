@@ -23,7 +23,7 @@ from typing import Any
 
 import ray
 from ray import serve
-from ray._private import ray_constants
+from ray._private import auto_init_hook, ray_constants
 from ray.serve.context import _get_global_client
 from ray.serve.schema import ApplicationStatusOverview, ServeDeploySchema
 
@@ -54,6 +54,8 @@ def local_cluster(
     """
     folder = Path(tempfile.mkdtemp(prefix="pserve-"))
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # A handle that outlives the cluster must not make Ray start another one behind our back.
+    auto_init_hook.enable_auto_connect = False
     progress("starting Ray on 127.0.0.1")
     try:
         with _loopback_stays_loopback():
@@ -99,6 +101,7 @@ def existing_cluster(address: str = "auto") -> Iterator[None]:
     try:
         yield
     finally:
+        _let_go_of_handles()
         ray.shutdown()
 
 
@@ -189,5 +192,13 @@ def _shut_down() -> None:
     try:
         for name in serve.status().applications:
             serve.delete(name)
+        _let_go_of_handles()
     finally:
         ray.shutdown()
+
+
+def _let_go_of_handles() -> None:
+    """End the threads that this process's deployment handles have for themselves."""
+    client: Any = _get_global_client(raise_if_no_controller_running=False)
+    if client is not None:
+        client.shutdown_cached_handles()

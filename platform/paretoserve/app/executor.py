@@ -22,6 +22,7 @@ from paretoserve.app.telemetry import load_telemetry
 from paretoserve.domain.errors import ParetoserveError
 from paretoserve.executor.catalog import create
 from paretoserve.executor.contract import Engine
+from paretoserve.executor.event_loop import new_event_loop
 from paretoserve.executor.observe import OnSubmit, observe_nothing
 from paretoserve.executor.server import ExecutorServer
 from paretoserve.telemetry import start
@@ -41,8 +42,11 @@ def run(options: argparse.Namespace) -> int:
     """Run an executor as parsed options say; returns the process's exit status."""
     try:
         engine = _engine(options.deployment, options.profile)
-        with _traced(options) as on_submit:
-            asyncio.run(_run(engine, on_submit, options))
+        with (
+            _traced(options) as on_submit,
+            asyncio.Runner(loop_factory=new_event_loop) as runner,
+        ):
+            runner.run(_run(engine, on_submit, options))
     except (ConfigError, ParetoserveError) as error:
         print(f"executor: {error}", file=sys.stderr)
         return EXIT_FAILED
@@ -116,11 +120,11 @@ def _on_signals(ending: asyncio.Event) -> None:
 
 def _say_ready(address: str, executor_id: str, ready_file: Path | None) -> None:
     line = json.dumps({"address": address, "executor_id": executor_id})
-    print(line, flush=True)
     if ready_file is not None:
         partial = ready_file.with_name(ready_file.name + ".partial")
         partial.write_text(line + "\n", encoding="utf-8")
         partial.replace(ready_file)  # whoever waits for the file never reads half of it
+    print(line, flush=True)
 
 
 async def _gone(pid: int | None) -> None:

@@ -121,7 +121,9 @@ class Attachment:
         self._ready.set()
 
     def close(self) -> None:
-        """Abort what still runs. What is pending is dropped; later chunks only settle accounts."""
+        """Abort what still runs; later chunks only settle accounts. Idempotent."""
+        if self._closed:
+            return
         self._closed = True
         if not self.broken.cancel():
             self.broken.exception()  # it has been seen; asyncio would complain

@@ -141,7 +141,7 @@ class Frame(_message.Message):
     STEP_FIELD_NUMBER: _builtins.int
     DELTAS_FIELD_NUMBER: _builtins.int
     step: _builtins.int
-    """the engine step that ended this frame; 0 for answers between steps"""
+    """how many engine steps had output for this gateway so far"""
     @_builtins.property
     def deltas(self) -> _containers.RepeatedCompositeFieldContainer[Global___Delta]: ...
     def __init__(

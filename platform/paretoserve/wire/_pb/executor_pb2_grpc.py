@@ -83,7 +83,8 @@ class ExecutorServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Generate(self, request, context):
-        """The same for a single caller. Cancelling the call aborts the request.
+        """The same for a single caller. Cancelling the call aborts the request; one that is not taken
+        ends the call with a status (google.rpc.ErrorInfo) instead of a delta.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -97,6 +98,7 @@ class ExecutorServicer:
 
     def WatchState(self, request, context):
         """The present state at once, then on every change, at most every `min_interval_ms` (20 or more).
+        Repeated every half second without a change, so that silence means a dead executor.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

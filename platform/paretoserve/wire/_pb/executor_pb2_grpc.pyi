@@ -41,10 +41,14 @@ class ExecutorStub:
     came over it are aborted.
     """
     Generate: _grpc.UnaryStreamMultiCallable[_executor_pb2.Submit, _executor_pb2.Delta]
-    """The same for a single caller. Cancelling the call aborts the request."""
+    """The same for a single caller. Cancelling the call aborts the request; one that is not taken
+    ends the call with a status (google.rpc.ErrorInfo) instead of a delta.
+    """
     Abort: _grpc.UnaryUnaryMultiCallable[_executor_pb2.AbortRequest, _executor_pb2.AbortResponse]
     WatchState: _grpc.UnaryStreamMultiCallable[_executor_pb2.WatchStateRequest, _executor_pb2.ExecutorState]
-    """The present state at once, then on every change, at most every `min_interval_ms` (20 or more)."""
+    """The present state at once, then on every change, at most every `min_interval_ms` (20 or more).
+    Repeated every half second without a change, so that silence means a dead executor.
+    """
     Drain: _grpc.UnaryUnaryMultiCallable[_executor_pb2.DrainRequest, _executor_pb2.DrainResponse]
     """Stops taking new requests, returns when the running ones have ended or the grace is over
     (those left are aborted).
@@ -64,10 +68,14 @@ class ExecutorAsyncStub(ExecutorStub):
     came over it are aborted.
     """
     Generate: _aio.UnaryStreamMultiCallable[_executor_pb2.Submit, _executor_pb2.Delta]  # type: ignore[assignment]
-    """The same for a single caller. Cancelling the call aborts the request."""
+    """The same for a single caller. Cancelling the call aborts the request; one that is not taken
+    ends the call with a status (google.rpc.ErrorInfo) instead of a delta.
+    """
     Abort: _aio.UnaryUnaryMultiCallable[_executor_pb2.AbortRequest, _executor_pb2.AbortResponse]  # type: ignore[assignment]
     WatchState: _aio.UnaryStreamMultiCallable[_executor_pb2.WatchStateRequest, _executor_pb2.ExecutorState]  # type: ignore[assignment]
-    """The present state at once, then on every change, at most every `min_interval_ms` (20 or more)."""
+    """The present state at once, then on every change, at most every `min_interval_ms` (20 or more).
+    Repeated every half second without a change, so that silence means a dead executor.
+    """
     Drain: _aio.UnaryUnaryMultiCallable[_executor_pb2.DrainRequest, _executor_pb2.DrainResponse]  # type: ignore[assignment]
     """Stops taking new requests, returns when the running ones have ended or the grace is over
     (those left are aborted).
@@ -96,7 +104,9 @@ class ExecutorServicer(metaclass=_abc_1.ABCMeta):
         request: _executor_pb2.Submit,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_executor_pb2.Delta], _abc.AsyncIterator[_executor_pb2.Delta]]:
-        """The same for a single caller. Cancelling the call aborts the request."""
+        """The same for a single caller. Cancelling the call aborts the request; one that is not taken
+        ends the call with a status (google.rpc.ErrorInfo) instead of a delta.
+        """
 
     @_abc_1.abstractmethod
     def Abort(
@@ -111,7 +121,9 @@ class ExecutorServicer(metaclass=_abc_1.ABCMeta):
         request: _executor_pb2.WatchStateRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_executor_pb2.ExecutorState], _abc.AsyncIterator[_executor_pb2.ExecutorState]]:
-        """The present state at once, then on every change, at most every `min_interval_ms` (20 or more)."""
+        """The present state at once, then on every change, at most every `min_interval_ms` (20 or more).
+        Repeated every half second without a change, so that silence means a dead executor.
+        """
 
     @_abc_1.abstractmethod
     def Drain(

@@ -15,6 +15,7 @@ import random
 import statistics
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +23,7 @@ import torch
 from paretoserve.domain.model import Model
 from paretoserve.domain.profile import CurvePoint, LatencyCurve, Limits, Profile
 from paretoserve.domain.request import Sampling
-from paretoserve.executor.contract import GenerationRequest
+from paretoserve.executor.contract import Chunk, GenerationRequest
 from paretoserve.executor.engines.local.core import Core, Output
 from paretoserve.executor.engines.local.options import read_options
 from safetensors.torch import save_file
@@ -86,7 +87,7 @@ def measure(
     """Prefill all prompts, then time the steps in which every sequence decodes."""
     sampling = Sampling(max_tokens=output_tokens, temperature=temperature, ignore_eos=True, seed=1)
     for number, prompt in enumerate(prompts):
-        core.add(GenerationRequest(str(number), tuple(prompt), sampling), drop, 0.0)
+        core.add(GenerationRequest(str(number), tuple(prompt), sampling), discard, 0.0)
     while core.stats().waiting or core.stats().waiting_tokens:
         core.step(drop)
     times, before, began = [], core.stats().generated_tokens_total, time.perf_counter()
@@ -102,6 +103,10 @@ def measure(
 
 def drop(_: Output) -> None:
     """Nobody reads."""
+
+
+def discard(_: Sequence[Chunk]) -> None:
+    """What a request's own reader would get; a core hands its output to the step's caller."""
 
 
 def write_random_model(folder: Path) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from paretoserve.executor.engines.local.attention import Rows
+from paretoserve.executor.engines.local.attention import Rows, attend
 from paretoserve.executor.engines.local.config import ModelConfig, read_aux_layers
 from paretoserve.executor.engines.local.layers import linear, paired, rms_norm, rotate_, swiglu
 from paretoserve.executor.engines.local.model import Llama
@@ -76,7 +76,7 @@ class DraftHead:
         config = self.target.config
         query = self.query(pairs).view(len(pairs), -1, config.head_dim)
         rotate_(query, self.target.turns.index_select(0, rows.positions))
-        x = features + self.output(self.target.attention(query, cache, rows.groups))
+        x = features + self.output(attend(query, cache, rows.groups))
         return x.add_(self.down(swiglu(self.gate_up(self.before_mlp(x)))))
 
     def logits(self, features: Tensor) -> Tensor:

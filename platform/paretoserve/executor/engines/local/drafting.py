@@ -72,11 +72,10 @@ class Drafter:
             positions += range(work.start, end)
             last.append(len(rows) - 1)
             sequence.followed = end
-        where = self._long(positions)
-        slots = self._tables.slots(self._long(places), where[:, None]).view(-1)
+        slots = self._tables.slots(places, positions)
         features = self._head.mix(self._aux.index_select(0, self._long(rows)))
         pairs = self._head.pair(self._long(tokens), features)
-        self._head.remember(pairs, where, slots, self._cache)
+        self._head.remember(pairs, self._long(positions), slots, self._cache)
         return features, pairs, last
 
     def _chain(

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from paretoserve.executor.engines.local.attention import PagedAttention, Rows
+from paretoserve.executor.engines.local.attention import Rows, attend
 from paretoserve.executor.engines.local.config import ModelConfig
 from paretoserve.executor.engines.local.layers import (
     linear,
@@ -64,7 +64,6 @@ class Llama:
             head = weights.take("lm_head.weight", config.vocab, config.width)
         self.head = linear(head)
         self.turns = rope_table(config.head_dim, positions, config.rope_theta, like.device)
-        self.attention = PagedAttention(config)
 
     def forward(
         self, rows: Rows, cache: Tensor, aux_layers: tuple[int, ...] = ()
@@ -86,7 +85,7 @@ class Llama:
             heads = qkv.view(len(qkv), -1, config.head_dim)
             rotate_(heads[:, :turning], turns)
             held.view(-1, config.kv_row).index_copy_(0, rows.slots, qkv[:, query:])
-            seen = self.attention(heads[:, : config.heads], held, rows.groups)
+            seen = attend(heads[:, : config.heads], held, rows.groups)
             x.add_(layer.output(seen))
             x.add_(layer.down(swiglu(layer.gate_up(layer.before_mlp(x)))))
             if number in aux_layers:

@@ -97,7 +97,7 @@ class Runner:
         end = 0
         for number, work in enumerate(works):
             start, end = end, end + len(work.token_ids)
-            work.sequence.computed = work.start + len(work.token_ids)
+            work.sequence.computed = work.end
             if number < verified:
                 speaking += range(start, end)
             elif work.sequence.decoding:

@@ -91,3 +91,8 @@ class Work:
     sequence: Sequence
     start: int
     token_ids: Listing[int]
+
+    @property
+    def end(self) -> int:
+        """The position behind the last token."""
+        return self.start + len(self.token_ids)

@@ -152,3 +152,36 @@ async def test_a_lost_executor_ends_requests_and_its_return_is_noticed() -> None
         assert it.link.executor_id != first_life
         tokens, _ = await collect(it.link, request(max_tokens=3))
         assert len(tokens) == 3
+
+
+async def test_a_slow_consumer_gets_one_big_chunk_and_delays_nobody() -> None:
+    async with world() as it:
+        slow = it.link.generate(request("slow", max_tokens=100))
+        first = await anext(slow)
+        await collect(it.link, request("quick", max_tokens=100))
+        await it.idle()
+        rest = [chunk async for chunk in slow]
+        assert len(first.token_ids) + sum(len(chunk.token_ids) for chunk in rest) == 100
+        assert len(rest) <= 2
+
+
+async def test_closing_the_link_ends_its_requests_here_and_at_the_executor() -> None:
+    async with world() as it:
+        chunks = it.link.generate(request(max_tokens=100_000))
+        first = await anext(chunks)
+        await it.link.close()
+        with pytest.raises(ReplicaLost, match="the link was closed") as lost:  # noqa: PT012
+            await anext(chunks)
+            await anext(chunks)
+        assert lost.value.delivered >= len(first.token_ids)
+        await it.idle()
+
+
+async def test_the_same_id_may_run_twice_and_again_after_a_cancel() -> None:
+    async with world() as it:
+        first, second = it.link.generate(request(max_tokens=9000)), it.link.generate(request())
+        await anext(first)
+        assert {chunk.request_id async for chunk in second} == {"r"}
+        await first.aclose()
+        tokens, _ = await collect(it.link, request(max_tokens=4))
+        assert len(tokens) == 4

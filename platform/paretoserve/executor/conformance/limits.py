@@ -96,6 +96,7 @@ async def load_returns_to_idle(subject: Subject) -> None:
         require(held[2] <= held[0], f"KV use of the idle engine grows: {held} tokens")
         before = probe.engine.stats().generated_tokens_total
         record = await probe.run(probe.request(9))
+        await probe.idle()
         counted = probe.engine.stats().generated_tokens_total - before
         require(counted == len(record.tokens), f"9 tokens were counted as {counted}")
 

@@ -8,7 +8,7 @@ import os
 import signal
 import socket
 import sys
-from asyncio.subprocess import DEVNULL, PIPE, STDOUT, Process
+from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Self
@@ -38,13 +38,13 @@ class HeldPort:
 
 
 class ExecutorProcess:
-    """A running process with its output's last lines. Made by `spawn`, always finished by `end`."""
+    """A running process with its stderr's last lines. Made by `spawn`, always finished by `end`."""
 
     def __init__(self, process: Process) -> None:
         self._process = process
         self._tail: deque[str] = deque(maxlen=_TAIL_LINES)
         self._exited = asyncio.create_task(process.wait())
-        self._pump = asyncio.create_task(self._forward_output())
+        self._pump = asyncio.create_task(self._forward_errors())
 
     @classmethod
     async def spawn(cls, command: Sequence[str], env: Mapping[str, str]) -> Self:
@@ -53,8 +53,7 @@ class ExecutorProcess:
             *command,
             env={**os.environ, **env},
             stdin=DEVNULL,
-            stdout=PIPE,
-            stderr=STDOUT,
+            stderr=PIPE,
             start_new_session=True,
         )
         return cls(process)
@@ -73,7 +72,7 @@ class ExecutorProcess:
         return self.has_exited
 
     def exit_reason(self) -> str:
-        """How it ended, with the last line that it wrote."""
+        """How it ended, with the last line that it wrote to stderr."""
         code = self._process.returncode
         if code is None:
             how = "still running"
@@ -97,9 +96,9 @@ class ExecutorProcess:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, number)
 
-    async def _forward_output(self) -> None:
-        """Pass the output on to our own stderr and remember its end."""
-        stream = self._process.stdout
+    async def _forward_errors(self) -> None:
+        """Pass its stderr on to our own and remember the end of it."""
+        stream = self._process.stderr
         if stream is None:
             return
         while line := await _line(stream):

@@ -29,7 +29,6 @@ class Args(Document):
     deployment: Path = Field(description="the deployment folder, at this path on every node")
     http: str = Field(default="127.0.0.1:8000", description="host:port; port 0 takes a free one")
     grpc: str = Field(default="127.0.0.1:9000")
-    metrics: str = Field(default="", description="host:port of Prometheus metrics; empty is off")
     executor_host: str = Field(
         default="", description="address the executors bind; empty is the node's own"
     )

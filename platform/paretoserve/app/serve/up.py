@@ -14,7 +14,9 @@ import contextlib
 import logging
 import os
 import shutil
+import signal
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -58,7 +60,7 @@ def local_cluster(
     auto_init_hook.enable_auto_connect = False
     progress("starting Ray on 127.0.0.1")
     try:
-        with _loopback_stays_loopback():
+        with _loopback_stays_loopback(), _sigterm_stays_ours():
             ray.init(
                 address="local",
                 num_cpus=num_cpus or max(4, os.cpu_count() or 1),
@@ -92,6 +94,15 @@ def _loopback_stays_loopback() -> Iterator[None]:
         yield
     finally:
         ray_constants.ENABLE_RAY_CLUSTER = before
+
+
+@contextlib.contextmanager
+def _sigterm_stays_ours() -> Iterator[None]:
+    """Ray takes SIGTERM over, to print a stack trace and exit; give it back to the caller."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    if before is not None and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextlib.contextmanager

@@ -17,7 +17,7 @@ import pytest
 from demo_deployment import write_emulated
 
 ROOT = Path(__file__).parents[2]
-OPAQUE = {"decisions[].decision", "choice.tiers"}
+OPAQUE = {"decisions[].decision", "choice.tiers", "goals[].by_round"}
 """Documented as a whole."""
 
 pytestmark = pytest.mark.ray

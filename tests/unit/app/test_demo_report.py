@@ -98,6 +98,7 @@ def measured() -> Measured:
         Sample(profile, batch, 1.0, int(rate), 2.0, 2.0, 100.0)
         for profile, both in rates.items()
         for batch, rate in zip((1, 32), both, strict=True)
+        for _ in range(PLAN.sweep.rounds)
     ]
     return Measured(samples=samples, same_output=[True, True, False, True], seconds=9.0)
 
@@ -176,8 +177,11 @@ def test_goals_say_as_measured_whether_they_were_met() -> None:
     assert (second["measured"], second["met"]) == (pytest.approx(2.0), True)
     slow = measured()
     slow.samples = [s for s in slow.samples if s.profile == BASE] + [
-        Sample(FAST, batch, 1.0, 400, 2.0, 2.0, 0.0) for batch in (1, 32)
+        Sample(FAST, batch, 1.0, rate, 2.0, 2.0, 0.0)
+        for batch in (1, 32)
+        for rate in (400, 480, 900)
     ]
+    assert analysis.goal_figures(PLAN, slow)[0]["by_round"] == [1.0, 1.2, 2.25]
     assert analysis.goal_figures(PLAN, slow)[0]["met"] is False
 
 

@@ -194,7 +194,7 @@ def test_the_plan_that_comes_with_the_deployment_is_good() -> None:
         ({"batches: [1, 2, 4, 8, 16, 32]": "batches: [4, 2]"}, r"sweep: batches must rise"),
         ({"share: 0.2": "share: 0.3"}, r"shares must add up to 1, got 1\.1"),
         ({"rounds:": "round:"}, r"sweep\.round: unknown key; did you mean 'rounds'"),
-        ({"long_prompt_tokens: 768": "long_prompt_tokens: 16"}, r"long_prompt_tokens must be more"),
+        ({"long_prompt_tokens: 512": "long_prompt_tokens: 16"}, r"long_prompt_tokens must be more"),
     ],
 )
 def test_a_bad_plan_is_explained(tmp_path: Path, change: dict[str, str], says: str) -> None:

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from paretoserve.app.demo.curves import points
+from paretoserve.app.demo.curves import points, ratios
 from paretoserve.app.demo.plan import Plan
 from paretoserve.app.demo.replay import Fate, Record
-from paretoserve.app.demo.stats import percentile, share_of
+from paretoserve.app.demo.stats import median, percentile, share_of
 from paretoserve.app.demo.sweep import Measured
 from paretoserve.app.demo.watch import StateSample
 from paretoserve.app.demo.workload import Pace
@@ -58,20 +58,18 @@ def sweep_figures(plan: Plan, measured: Measured, deployment: Deployment) -> Fig
 
 def goal_figures(plan: Plan, measured: Measured) -> list[Figures]:
     """The two ratios that the picture should show, as measured."""
-    fast = points(measured.samples, plan.replay.fast_profile)
-    base = points(measured.samples, plan.replay.base_profile)
+    fast, base = plan.replay.profiles
+    least, largest = plan.sweep.batches[0], plan.sweep.batches[-1]
     return [
         _goal(
-            f"{plan.replay.fast_profile} over {plan.replay.base_profile}: tokens/s/user at batch "
-            f"{fast[0].batch}",
+            f"{fast} over {base}: tokens/s/user at batch {least}",
             plan.goals.single_stream_speedup,
-            fast[0].tokens_per_s_per_user / base[0].tokens_per_s_per_user,
+            ratios(measured, fast, base, least),
         ),
         _goal(
-            f"{plan.replay.base_profile} over {plan.replay.fast_profile}: tokens/s at batch "
-            f"{base[-1].batch}",
+            f"{base} over {fast}: tokens/s at batch {largest}",
             plan.goals.full_batch_gain,
-            base[-1].tokens_per_s / fast[-1].tokens_per_s,
+            ratios(measured, base, fast, largest),
         ),
     ]
 
@@ -146,8 +144,15 @@ def met_target(record: Record, tier: Tier) -> bool:
     )
 
 
-def _goal(text: str, target: float, measured: float) -> Figures:
-    return {"goal": text, "target": target, "measured": measured, "met": measured >= target}
+def _goal(text: str, target: float, by_round: list[float]) -> Figures:
+    found = median(by_round)
+    return {
+        "goal": text,
+        "target": target,
+        "measured": found,
+        "by_round": by_round,
+        "met": found >= target,
+    }
 
 
 def _tier(tier: Tier, records: Sequence[Record]) -> Figures:

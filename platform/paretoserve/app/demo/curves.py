@@ -57,6 +57,18 @@ def latency_curve(measured: Measured, profile: str, hardware: str) -> LatencyCur
     )
 
 
+def ratios(measured: Measured, over: str, under: str, batch: int) -> list[float]:
+    """tokens/s of one profile over another's at `batch`, round by round.
+
+    Both were measured one right after the other, so a machine whose speed changes moves both.
+    """
+    upper, lower = (
+        [s.tokens_per_s for s in measured.samples if (s.profile, s.batch) == (profile, batch)]
+        for profile in (over, under)
+    )
+    return [one / other for one, other in zip(upper, lower, strict=True)]
+
+
 def _point(samples: Sequence[Sample]) -> Point:
     batch = samples[0].batch
     rates = [sample.tokens_per_s for sample in samples]

@@ -15,7 +15,7 @@ from rich.text import Text
 from paretoserve.app.demo.board import HEADINGS, PROFILE_HEADINGS, Board
 
 LIVE_EVERY_S = 0.5
-LINE_EVERY_S = 5.0
+LINE_EVERY_S = 10.0
 
 
 class Display:
@@ -31,11 +31,11 @@ class Display:
 
     def step(self, title: str) -> None:
         """A new part of the demo begins."""
-        self._console.print(Text(f"[{self.seconds:5.1f} s] {title}", style="bold"))
+        self._console.print(Text(f"[{self.seconds:5.1f} s] {title}", style="bold"), soft_wrap=True)
 
     def say(self, line: str) -> None:
         """Something worth a line happened."""
-        self._console.print(Text(f"          {line}"))
+        self._console.print(Text(f"          {line}"), soft_wrap=True)
 
     def plain(self, text: str) -> None:
         """Text as it is, such as the report."""

@@ -142,7 +142,7 @@ def _profiles(replay: Figures) -> str:
 def _choice(results: Figures) -> str:
     goals = [
         f"{goal['goal']}: {goal['measured']:.2f} times, goal {goal['target']:g}: "
-        f"{'met' if goal['met'] else 'NOT MET'}"
+        f"{'met' if goal['met'] else 'NOT MET'} (by round: {_each(goal['by_round'])})"
         for goal in results["goals"]
     ]
     return _section("Did the choice matter?", *goals, *_counterfactual(results["choice"]))
@@ -196,6 +196,10 @@ def _table(
 
 def _n(value: float | None, digits: int = 0) -> str:
     return "-" if value is None else f"{value:.{digits}f}"
+
+
+def _each(values: Sequence[float]) -> str:
+    return ", ".join(f"{value:.2f}" for value in values)
 
 
 def _percent(share: float | None) -> str:

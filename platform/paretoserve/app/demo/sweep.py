@@ -22,7 +22,7 @@ from paretoserve.domain.errors import EngineError
 from paretoserve.domain.request import Sampling
 from paretoserve.executor.contract import Chunk, Finish, GenerationRequest
 
-KV_BATCH = 8
+KV_BATCH = 4
 """At most so many streams with long prompts show what a long context costs."""
 MOST_REPEATS = 20
 

@@ -25,7 +25,7 @@ from paretoserve.executor.engines.local.kv_cache import BlockCache
 from paretoserve.executor.engines.local.options import Options
 from paretoserve.executor.engines.local.penalties import Penalties
 from paretoserve.executor.engines.local.runner import Emission, Runner
-from paretoserve.executor.engines.local.scheduler import Scheduler
+from paretoserve.executor.engines.local.scheduler import Plan, Scheduler
 from paretoserve.executor.engines.local.sequence import Sequence
 from paretoserve.executor.engines.local.stopping import Decode, Stop, StopRule
 from paretoserve.executor.tokenizer import Tokenizer
@@ -127,13 +127,12 @@ class Core:
         for sequence in plan.admitted:
             self._welcome(sequence)
         emissions = self.runner.step(plan)
+        self._count(plan, emissions)
         now = time.monotonic()
         emit([(e.sequence.deliver, self._advance(e, now)) for e in emissions])
         self.runner.draft(self._scheduler.running)
         for work in plan.chunks:
             self._commit(work.sequence)
-        self._count(len(plan.decodes), emissions)
-        self._batch = len(plan.decodes) + len(plan.chunks)
         self._step_ms = (time.monotonic() - began) * 1e3
 
     def warm_up(self) -> None:
@@ -217,8 +216,10 @@ class Core:
         if sequence.allocation:
             self._cache.commit(sequence.allocation, sequence.tokens, filled)
 
-    def _count(self, decodes: int, emissions: list[Emission]) -> None:
+    def _count(self, plan: Plan, emissions: list[Emission]) -> None:
+        decodes = len(plan.decodes)
         self._steps += 1
+        self._batch = decodes + len(plan.chunks)
         if decodes:
             prompts_done = len(emissions) - decodes
             said = sum(len(emission.tokens) for emission in emissions) - prompts_done

@@ -30,7 +30,7 @@ from paretoserve.executor.contract import (
     EngineStats,
     GenerationRequest,
 )
-from paretoserve.executor.engines.local.core import Core, Output
+from paretoserve.executor.engines.local.core import Core, Emit, Output
 from paretoserve.executor.engines.local.options import read_options
 
 log = logging.getLogger(__name__)
@@ -91,7 +91,7 @@ class LocalEngine:
     def abort(self, request_id: str) -> None:
         """Pass the wish to the worker, which looks at it before its next step."""
         if request_id in self._in_flight:
-            self._commands.put(lambda core: core.abort(request_id, self._hand_over))
+            self._commands.put(lambda core: core.abort(request_id, self._telling(core)))
 
     def stats(self) -> EngineStats:
         """The worker's last reading; what it has not yet seen counts as waiting."""
@@ -171,26 +171,36 @@ class LocalEngine:
 
     def _serve(self, core: Core) -> None:
         """Obey every command that has come, then run one step; sleep while there is nothing."""
+        tell = self._telling(core)
         while True:
             while not (core.busy and self._commands.empty()):
                 command = self._commands.get()
                 if command is None:
-                    core.abort_all("the engine was stopped", self._hand_over)
+                    core.abort_all("the engine was stopped", tell)
                     return
                 command(core)
                 self._stats = core.stats()
-            core.step(self._hand_over)
+            core.step(tell)
             self._stats = core.stats()
 
     def _refuse(self, core: Core) -> None:
         """After a failure: end what runs and what still arrives, until told to leave."""
+        self._stats = replace(self._stats, running=0, waiting=0, waiting_tokens=0, batch=0)
         while True:
             core.fail_all(self._unavailable, self._hand_over)
-            self._stats = replace(self._stats, running=0, waiting=0, waiting_tokens=0, batch=0)
             command = self._commands.get()
             if command is None:
                 return
             command(core)
+
+    def _telling(self, core: Core) -> Emit:
+        """Hands output over, the load that goes with it known before it arrives."""
+
+        def tell(output: Output) -> None:
+            self._stats = core.stats()
+            self._hand_over(output)
+
+        return tell
 
     def _hand_over(self, output: Output) -> None:
         """Bring one step's chunks to the event loop in one call."""

@@ -1,0 +1,202 @@
+"""What the thread and the event loop's side add; the rest of the contract is in the suite."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+import pytest
+import torch
+from conftest import SPECULATION, VOCAB, make_profile, random_prompt
+from paretoserve.domain.errors import (
+    ContextTooLong,
+    EngineError,
+    InvalidRequest,
+    QueueFull,
+    Unavailable,
+)
+from paretoserve.domain.model import Model
+from paretoserve.domain.request import Sampling
+from paretoserve.executor.contract import Chunk, EngineInfo, FinishReason, GenerationRequest
+from paretoserve.executor.engines.local import LocalEngine
+from paretoserve.executor.engines.local.core import Core
+
+
+class Reader:
+    """Collects chunks; `calls` are the batches in which they came."""
+
+    def __init__(self) -> None:
+        self.calls: list[list[Chunk]] = []
+        self.ended: dict[str, asyncio.Event] = {}
+
+    def __call__(self, chunks: Sequence[Chunk]) -> None:
+        self.calls.append(list(chunks))
+        for chunk in chunks:
+            if chunk.finish:
+                self.event(chunk.request_id).set()
+
+    def event(self, request_id: str) -> asyncio.Event:
+        return self.ended.setdefault(request_id, asyncio.Event())
+
+    async def end(self, request_id: str) -> Chunk:
+        await asyncio.wait_for(self.event(request_id).wait(), 30)
+        return next(
+            c for call in self.calls for c in call if c.request_id == request_id and c.finish
+        )
+
+
+def request(
+    request_id: str, prompt: Sequence[int] = (5, 6, 7), **sampling: Any
+) -> GenerationRequest:
+    asked = Sampling(**({"max_tokens": 8, "temperature": 0.0, "ignore_eos": True} | sampling))
+    return GenerationRequest(request_id, tuple(prompt), asked)
+
+
+@pytest.fixture
+async def engine(model: Model) -> AsyncIterator[LocalEngine]:
+    engine = LocalEngine(make_profile(max_batch=2, max_queue=2, speculation=SPECULATION), model)
+    await engine.start()
+    yield engine
+    await engine.stop()
+
+
+async def test_one_call_per_step_for_all_of_a_reader(engine: LocalEngine) -> None:
+    reader = Reader()
+    for name in ("a", "b"):
+        engine.generate(request(name, random_prompt(4, 8), max_tokens=20), reader)
+    assert reader.calls == []
+    for name in ("a", "b"):
+        finish = (await reader.end(name)).finish
+        assert finish is not None
+        assert finish.reason is FinishReason.LENGTH
+    assert any(len(call) == 2 for call in reader.calls)
+    assert len(reader.calls) <= engine.stats().steps_total
+
+
+async def test_start_says_what_it_is(model: Model) -> None:
+    engine = LocalEngine(make_profile(context=200, kv_tokens=1000), model)
+    info = await engine.start()
+    await engine.stop()
+    assert info == EngineInfo(
+        engine="local",
+        model="tiny",
+        device="cpu",
+        vocab_size=VOCAB,
+        context_tokens=200,
+        max_batch=8,
+        kv_total_tokens=992,  # whole blocks
+    )
+
+
+@pytest.mark.parametrize(
+    ("bad", "error"),
+    [
+        ({"prompt": ()}, InvalidRequest),
+        ({"prompt": (VOCAB,)}, InvalidRequest),
+        ({"prompt": (-1,)}, InvalidRequest),
+        ({"prompt": (1,), "temperature": float("nan")}, InvalidRequest),
+        ({"prompt": (1,), "max_tokens": 0}, InvalidRequest),
+        ({"prompt": (1,), "stop": ("end",)}, InvalidRequest),  # this model has no tokenizer
+        ({"prompt": (1,), "max_tokens": 256}, ContextTooLong),
+    ],
+)
+async def test_refuses_without_queueing(
+    engine: LocalEngine, bad: dict[str, Any], error: type[Exception]
+) -> None:
+    with pytest.raises(error):
+        engine.generate(request("bad", **bad), Reader())
+    assert engine.stats().waiting == 0
+    reader = Reader()
+    engine.generate(request("bad"), reader)
+    await reader.end("bad")
+
+
+async def test_refuses_a_duplicate_and_a_full_queue(engine: LocalEngine) -> None:
+    reader = Reader()
+    for n in range(4):
+        engine.generate(request(str(n), max_tokens=100), reader)
+    with pytest.raises(QueueFull):
+        engine.generate(request("4"), reader)
+    engine.abort("3")
+    await reader.end("3")
+    with pytest.raises(InvalidRequest, match="in flight"):
+        engine.generate(request("0"), reader)
+    engine.generate(request("3"), reader)
+    await reader.end("3")
+
+
+async def test_refuses_before_start_and_after_stop(model: Model) -> None:
+    engine = LocalEngine(make_profile(), model)
+    with pytest.raises(Unavailable, match="not started"):
+        engine.generate(request("a"), Reader())
+    await engine.stop()
+    await engine.start()
+    reader = Reader()
+    engine.generate(request("a", max_tokens=200), reader)
+    await engine.stop()
+    finish = (await reader.end("a")).finish
+    assert finish is not None
+    assert finish.reason is FinishReason.ABORTED
+    with pytest.raises(Unavailable, match="stopped"):
+        engine.generate(request("b"), reader)
+    await engine.stop()
+
+
+async def test_a_failing_step_ends_every_request_and_the_engine(
+    engine: LocalEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("the device is on fire")
+
+    monkeypatch.setattr(Core, "step", fail)
+    reader = Reader()
+    for name in ("a", "b"):
+        engine.generate(request(name), reader)
+    for name in ("a", "b"):
+        finish = (await reader.end(name)).finish
+        assert finish is not None
+        assert finish.reason is FinishReason.ERROR
+        assert "on fire" in finish.message
+    with pytest.raises(Unavailable, match="on fire"):
+        engine.generate(request("c"), reader)
+    assert engine.stats().running == engine.stats().waiting == 0
+
+
+async def test_an_idle_engine_sleeps(engine: LocalEngine) -> None:
+    reader = Reader()
+    engine.generate(request("a"), reader)
+    await reader.end("a")
+    steps = engine.stats().steps_total
+    await asyncio.sleep(0.05)
+    assert engine.stats().steps_total == steps
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"thread": 2}, "thread"),
+        ({"speculation": {"drafts": 3}}, "drafts"),
+        ({"kv_tokens": 100}, "kv_tokens"),
+        ({"step_tokens": 0}, "step_tokens"),
+    ],
+)
+def test_refuses_wrong_arguments(model: Model, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(EngineError, match=message):
+        LocalEngine(make_profile(**options), model)
+
+
+@pytest.mark.parametrize(
+    "options", [{"speculation": {"draft": "no such head"}}, {"device": "cuda"}], ids=str
+)
+async def test_start_fails_cleanly(model: Model, options: dict[str, Any]) -> None:
+    if options.get("device") == "cuda" and torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    engine = LocalEngine(make_profile(**options), model)
+    with pytest.raises(EngineError):
+        await engine.start()
+    with pytest.raises(Unavailable):
+        engine.generate(request("a"), Reader())
+    await engine.stop()
+    assert "engine-test" not in {thread.name for thread in threading.enumerate()}

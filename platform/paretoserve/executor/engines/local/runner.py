@@ -187,6 +187,9 @@ def _placement(options: Options) -> tuple[torch.device, torch.dtype]:
     name = options.device
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda":
+        # It builds a plan for every new shape, tens of milliseconds each; every step has new ones.
+        torch.backends.cuda.enable_cudnn_sdp(False)
     wanted = options.dtype
     if wanted == "auto":
         wanted = "float32" if name == "cpu" else "bfloat16"

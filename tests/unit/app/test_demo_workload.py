@@ -84,7 +84,7 @@ def test_a_missing_trace_is_named(tmp_path: Path) -> None:
 
 @given(arrivals, st.floats(0.5, 16))
 def test_scaled_requests_fit_the_context(rows: list[Arrival], divisor: float) -> None:
-    for before, after in zip(rows, scale(rows, divisor, CONTEXT), strict=True):
+    for before, after in zip(rows, scale(rows, CONTEXT, prompt_divisor=divisor), strict=True):
         assert after.prompt_tokens >= 1
         assert after.output_tokens >= 1
         assert after.prompt_tokens + after.output_tokens < CONTEXT
@@ -92,7 +92,9 @@ def test_scaled_requests_fit_the_context(rows: list[Arrival], divisor: float) ->
 
 
 def test_lengths_are_divided() -> None:
-    assert scale([Arrival(1.0, 400, 40)], 4, CONTEXT) == (Arrival(1.0, 100, 10),)
+    row = Arrival(1.0, 400, 40)
+    scaled = scale([row], CONTEXT, prompt_divisor=8, output_divisor=2)
+    assert scaled == (Arrival(1.0, 50, 20),)
 
 
 def test_the_pace_offers_the_wanted_share_of_the_measured_capacity() -> None:
@@ -103,6 +105,13 @@ def test_the_pace_offers_the_wanted_share_of_the_measured_capacity() -> None:
     assert found.time_divisor == pytest.approx(0.45 / (101 * 0.15 / 100))
     assert found.requests_per_s == pytest.approx(3.0)
     assert found.tokens_per_s == pytest.approx(150.0)
+
+
+def test_a_context_that_costs_makes_the_pace_slower() -> None:
+    rows = [Arrival(float(at), 100, 50) for at in range(101)]
+    # A batch of 10 holds 10 * 125 tokens, which makes a token take 10 + 5 ms.
+    curve = CURVE.model_copy(update={"kv_ms_per_1k_tokens": 4.0})
+    assert pace(rows, curve, load=0.35, seconds=20).requests_per_s == pytest.approx(2.0)
 
 
 def test_a_trace_too_short_for_the_pace_is_played_over_the_whole_time() -> None:
@@ -180,8 +189,9 @@ def test_the_plan_that_comes_with_the_deployment_is_good() -> None:
         assert deployment.profile(profile).limits.max_batch >= plan.sweep.batches[-1]
     rows = scale(
         read_trace(plan.replay.trace),
-        plan.replay.length_divisor,
         deployment.models[0].context_tokens,
+        prompt_divisor=plan.replay.prompt_divisor,
+        output_divisor=plan.replay.output_divisor,
     )
     prompts = read_prompts(plan.replay.text, Path(deployment.models[0].path), plan.seed)
     assert len(prompts.ids(max(row.prompt_tokens for row in rows))) > 100
@@ -192,7 +202,7 @@ def test_the_plan_that_comes_with_the_deployment_is_good() -> None:
     ("change", "says"),
     [
         ({"batches: [1, 2, 4, 8, 16, 32]": "batches: [4, 2]"}, r"sweep: batches must rise"),
-        ({"share: 0.2": "share: 0.3"}, r"shares must add up to 1, got 1\.1"),
+        ({"share: 0.15": "share: 0.25"}, r"shares must add up to 1, got 1\.1"),
         ({"rounds:": "round:"}, r"sweep\.round: unknown key; did you mean 'rounds'"),
         ({"long_prompt_tokens: 512": "long_prompt_tokens: 16"}, r"long_prompt_tokens must be more"),
     ],

@@ -90,7 +90,12 @@ class Demo:
     def workload(self) -> tuple[Pace, tuple[Job, ...]]:
         """The pace of the replay, and the requests to send."""
         replay = self.plan.replay
-        arrivals = scale(self._trace, replay.length_divisor, self.model.context_tokens)
+        arrivals = scale(
+            self._trace,
+            self.model.context_tokens,
+            prompt_divisor=replay.prompt_divisor,
+            output_divisor=replay.output_divisor,
+        )
         curve = self.deployment.profile(replay.base_profile).curve
         found = pace(arrivals, curve, replay.load, replay.seconds)
         jobs = build_workload(

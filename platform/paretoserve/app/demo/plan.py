@@ -37,7 +37,8 @@ class ReplayPlan(Document):
 
     trace: Path
     text: Path
-    length_divisor: float = Field(gt=0)
+    prompt_divisor: float = Field(gt=0)
+    output_divisor: float = Field(gt=0)
     seconds: float = Field(gt=0)
     load: float = Field(gt=0, description="offered load as a share of base_profile's capacity")
     base_profile: str

@@ -75,7 +75,8 @@ def _workload(workload: Figures) -> str:
     speed = workload["time_divisor"]
     return _section(
         f"Replayed: {workload['requests']} requests of the Azure 2023 conversation trace",
-        f"prompt and output lengths divided by {workload['length_divisor']:g}; "
+        f"prompt lengths divided by {workload['prompt_divisor']:g}, output lengths by "
+        f"{workload['output_divisor']:g}; "
         f"{'faster' if speed >= 1 else 'slower'} than it was by "
         f"{speed if speed >= 1 else 1 / speed:.2f}: {workload['requests_per_s']:.1f} requests/s and "
         f"{workload['output_tokens_per_s']:.0f} tokens/s, which would take "

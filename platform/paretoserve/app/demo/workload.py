@@ -38,12 +38,20 @@ class Pace:
     tokens_per_s: float
 
 
-def scale(arrivals: Sequence[Arrival], divisor: float, context_tokens: int) -> tuple[Arrival, ...]:
+def scale(
+    arrivals: Sequence[Arrival],
+    context_tokens: int,
+    *,
+    prompt_divisor: float = 1.0,
+    output_divisor: float = 1.0,
+) -> tuple[Arrival, ...]:
     """Divide the lengths, at least one token each; what exceeds the context is cut off the prompt."""
     scaled = []
     for arrival in arrivals:
-        output = min(max(1, round(arrival.output_tokens / divisor)), context_tokens // 2)
-        prompt = min(max(1, round(arrival.prompt_tokens / divisor)), context_tokens - output - 1)
+        output = min(max(1, round(arrival.output_tokens / output_divisor)), context_tokens // 2)
+        prompt = min(
+            max(1, round(arrival.prompt_tokens / prompt_divisor)), context_tokens - output - 1
+        )
         scaled.append(Arrival(arrival.at_s, prompt, output))
     return tuple(scaled)
 
@@ -98,6 +106,8 @@ def build_workload(
 
 
 def _cost_s(arrival: Arrival, curve: LatencyCurve) -> float:
+    """Seconds of a replica that one request takes when the largest batch is of its like."""
     batch = curve.points[-1].batch
-    decode = arrival.output_tokens * tpot_ms(curve, batch) / 1000 / batch
+    held = batch * (arrival.prompt_tokens + arrival.output_tokens // 2)
+    decode = arrival.output_tokens * tpot_ms(curve, batch, held) / 1000 / batch
     return arrival.prompt_tokens / curve.prefill_tokens_per_s + decode

@@ -77,7 +77,4 @@ class Reservations:
 
     def _batch(self, replica_id: str, profile: Profile) -> int:
         """Streams on the replica, the reserved one included, as far as they fit in one step."""
-        for replica in self._fleet.snapshot(self._monotonic()).replicas:
-            if replica.replica_id == replica_id:
-                return max(1, min(replica.running + replica.waiting, profile.limits.max_batch))
-        return 1
+        return max(1, min(self._fleet.held(replica_id), profile.limits.max_batch))

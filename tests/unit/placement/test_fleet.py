@@ -56,6 +56,28 @@ def test_a_release_frees_room_before_the_replica_reports_it() -> None:
     assert held(fleet) == 3
 
 
+def test_what_has_ended_holds_nothing_although_its_client_still_reads() -> None:
+    fleet = Fleet()
+    fleet.observe(state())
+    for request_id in "abc":
+        fleet.reserve(ticket(request_id))
+    fleet.observe(state(running=3))
+    fleet.observe(state(running=1))
+    assert held(fleet) == 1
+    fleet.reserve(ticket("d"))
+    assert held(fleet) == 2
+    fleet.observe(state(running=1))  # crossed with the submit of d
+    assert held(fleet) == 2
+    fleet.observe(state(running=2))
+    fleet.release("a")
+    fleet.release("b")
+    assert held(fleet) == 2
+    fleet.release("c")
+    assert held(fleet) == 1
+    assert fleet.held("r") == 1
+    assert fleet.held("unknown") == 0
+
+
 def test_lost_replicas_say_so_until_they_report_again() -> None:
     fleet = Fleet()
     fleet.observe(state())

@@ -23,8 +23,11 @@ class _Account:
 
 @dataclass(frozen=True, slots=True)
 class _Reservation:
+    """`metered`: whether the tenant had a bound on GPU-seconds when it was made."""
+
     tenant: str
     gpu_seconds: float
+    metered: bool
 
 
 class Ledger:
@@ -67,7 +70,7 @@ class Ledger:
                 )
             account.level -= gpu_seconds
         account.in_flight += 1
-        self._reservations[request_id] = _Reservation(tenant.name, gpu_seconds)
+        self._reservations[request_id] = _Reservation(tenant.name, gpu_seconds, rate > 0)
 
     def settle(self, request_id: str, gpu_seconds: float) -> None:
         """End a reservation with what the request really cost. Unknown ids are no error."""
@@ -76,7 +79,8 @@ class Ledger:
             return
         account = self._accounts[reservation.tenant]
         account.in_flight -= 1
-        account.level += reservation.gpu_seconds - gpu_seconds
+        if reservation.metered:
+            account.level += reservation.gpu_seconds - gpu_seconds
         account.spent += gpu_seconds
 
     def release(self, request_id: str) -> None:

@@ -64,6 +64,15 @@ def test_a_request_larger_than_a_minutes_quota_may_start_from_a_full_bucket() ->
         ledger.reserve(who, "small", 1, now=60)
 
 
+def test_what_ran_without_a_bound_is_no_debt_under_a_later_one() -> None:
+    ledger, bounded = Ledger(), tenant(gpu_seconds_per_minute=60)
+    ledger.reserve(bounded, "first", 0, now=0)
+    ledger.release("first")
+    ledger.reserve(tenant(), "unbounded", 1, now=0)
+    ledger.settle("unbounded", 500)
+    ledger.reserve(bounded, "next", 60, now=0)
+
+
 @given(st.lists(st.tuples(st.sampled_from("abcdef"), st.sampled_from("rsx"), st.floats(0, 100))))
 def test_in_flight_equals_open_reservations_whatever_happens(
     steps: list[tuple[str, str, float]],

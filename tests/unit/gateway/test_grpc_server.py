@@ -312,6 +312,23 @@ async def test_a_client_that_reads_nothing_is_cut(monkeypatch: pytest.MonkeyPatc
     assert error.reason == "slow_reader"
 
 
+async def test_a_client_that_leaves_while_it_is_written_to_is_no_fault(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    serving = ScriptedServing(*[delta("x" * 65536) for _ in range(400)], END)
+    server = GrpcServer(serving, "127.0.0.1:0")
+    channel = grpc.aio.insecure_channel(f"127.0.0.1:{await server.start()}")
+    inference = inference_pb2_grpc.InferenceStub(channel)  # type: ignore[no-untyped-call]
+    await inference.Generate(REQUEST, metadata=METADATA).read()
+    await asyncio.sleep(0.3)  # the window is full by then
+    await channel.close()
+    async with asyncio.timeout(10):
+        await serving.closed.wait()
+    await server.stop(0)
+    assert serving.completed == 0
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+
+
 async def test_stopping_ends_what_runs() -> None:
     serving = ScriptedServing(Pause())
     server = GrpcServer(serving, "127.0.0.1:0")

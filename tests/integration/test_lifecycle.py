@@ -126,6 +126,18 @@ async def test_a_deadline_that_has_passed_costs_nothing(world: World) -> None:
     assert world.ledger.spent("acme") == 0
 
 
+async def test_a_deadline_that_passes_before_the_request_is_submitted_costs_nothing(
+    world: World,
+) -> None:
+    events = world.lifecycle.generate(call(deadline=time.monotonic() + 0.5))
+    await anext(events)
+    await asyncio.sleep(0.5)
+    with pytest.raises(DeadlineExceeded):
+        await anext(events)
+    await world.assert_all_returned()
+    assert world.ledger.spent("acme") == 0
+
+
 async def test_a_stop_string_that_only_the_text_shows_ends_the_request(world: World) -> None:
     whole = text_of(await world.collect(call(max_tokens=40)))
     stop = whole[20:24]

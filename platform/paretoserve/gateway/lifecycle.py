@@ -217,9 +217,10 @@ class Lifecycle:
                 yield chunks
 
     async def _next(self, chunks: AsyncGenerator[Chunk, None], course: _Course) -> Chunk:
+        time_left = self._time_left(course.call)
         course.submitted = True
         try:
-            async with asyncio.timeout(self._time_left(course.call)):
+            async with asyncio.timeout(time_left):
                 chunk = await anext(chunks, None)
         except TimeoutError:
             raise DeadlineExceeded("the deadline passed before the output was complete") from None

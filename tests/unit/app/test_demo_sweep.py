@@ -23,7 +23,7 @@ from tokenizers import Tokenizer
 
 MODEL = Path(__file__).parents[3] / "deployments/local/models/scribe"
 TEXT = "\n\n".join(
-    f"Chapter {n} tells of a voyage, of storms and of a happy end." for n in range(9)
+    f"{n} chapters tell of a voyage, of storms and of a happy end." for n in range(9)
 )
 PLAN = SweepPlan(
     batches=(1, 2, 4),
@@ -31,6 +31,7 @@ PLAN = SweepPlan(
     prompt_tokens=4,
     output_tokens=6,
     seconds=0.001,
+    least_prompts=3,
     long_prompt_tokens=12,
 )
 
@@ -97,6 +98,8 @@ async def test_every_profile_is_measured_at_every_batch_with_the_same_prompts() 
     ]
     assert asked[0] & asked[1]
     for engine in engines.values():
+        asked_alone = engine.asked[7 : 7 + PLAN.least_prompts]  # after the warm-up's 1 + 2 + 4
+        assert len({r.prompt_token_ids for r in asked_alone}) == PLAN.least_prompts
         assert all(r.sampling.ignore_eos and r.sampling.temperature == 0 for r in engine.asked)
     assert all(measured.same_output)
     assert measured.seconds > 0

@@ -21,6 +21,7 @@ class SweepPlan(Document):
     prompt_tokens: int = Field(gt=0)
     output_tokens: int = Field(gt=1)
     seconds: float = Field(gt=0)
+    least_prompts: int = Field(gt=0)
     long_prompt_tokens: int = Field(gt=0)
 
     @model_validator(mode="after")
@@ -91,6 +92,7 @@ class Plan(Document):
                 "rounds": 1,
                 "output_tokens": 32,
                 "seconds": 0.05,
+                "least_prompts": 1,
                 "long_prompt_tokens": 128,
             }
         )

@@ -160,10 +160,12 @@ class Sweep:
         for tokens in (self._plan.prompt_tokens, self._plan.long_prompt_tokens):
             await self._prefill(tokens)
         batch = max(b for b in self._plan.batches if b <= KV_BATCH or b == self._plan.batches[0])
-        await self._decode(batch, self._plan.long_prompt_tokens, self.measured.long_samples, 1)
+        await self._decode(
+            batch, self._plan.long_prompt_tokens, self.measured.long_samples, once=True
+        )
 
     async def _decode(
-        self, batch: int, prompt_tokens: int, samples: list[Sample], repeats: int = MOST_REPEATS
+        self, batch: int, prompt_tokens: int, samples: list[Sample], *, once: bool = False
     ) -> None:
         """Measure each profile at `batch` with the same prompts."""
         asked: list[list[tuple[int, ...]]] = []
@@ -171,7 +173,7 @@ class Sweep:
         for profile, engine in self._engines.items():
             runs: list[Run] = []
             windows: list[Window] = []
-            while len(runs) < repeats and sum(w.seconds for w in windows) < self._plan.seconds:
+            while not (windows and once) and self._wants_more(batch, runs, windows):
                 if len(asked) == len(runs):
                     asked.append(self._ask(batch, prompt_tokens))
                 prompts = asked[len(runs)]
@@ -182,6 +184,13 @@ class Sweep:
                 windows += filter(None, [_timed(window(run), engine, batch)])
             samples.append(_sample(profile, batch, runs, windows))
         self.measured.same_output += (len(answers) == 1 for answers in said.values())
+
+    def _wants_more(self, batch: int, runs: list[Run], windows: list[Window]) -> bool:
+        enough = (
+            sum(window.seconds for window in windows) >= self._plan.seconds
+            and len(runs) * batch >= self._plan.least_prompts
+        )
+        return len(runs) < MOST_REPEATS and not enough
 
     async def _prefill(self, tokens: int) -> None:
         prompt = self._prompts.ids(tokens)

@@ -182,7 +182,7 @@ def _answered(handle: Handler) -> Callable[[Any, Context], Awaitable[Any]]:
             _log.warning("request %s: cut, its client stopped reading", exchange.request_id)
             await exchange.abort(SlowReader("the client stopped reading its stream"))
         except grpc.aio.InternalError:
-            return  # the client went away while it was being written to
+            _log.debug("request %s: its client left during a write", exchange.request_id)
         except Exception:  # noqa: BLE001 the boundary: no fault of ours reaches the client as text
             _log.exception("request %s failed", exchange.request_id)
             await exchange.abort(ParetoserveError("internal error"))

@@ -42,7 +42,7 @@ class Candidate:
     detail: str
     prediction: Prediction | None = None
     scores: tuple[tuple[str, float], ...] = ()
-    """Each scorer's contribution, lower is better, in the order they were applied."""
+    """Each scorer's contribution, lower is better, in order; none for what a filter rejected."""
 
 
 @dataclass(frozen=True, slots=True)

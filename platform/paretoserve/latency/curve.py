@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
-
-from paretoserve.domain.profile import CurvePoint, LatencyCurve
+from paretoserve.domain.profile import LatencyCurve
 
 
 def tpot_ms(curve: LatencyCurve, batch: int, kv_tokens: int = 0) -> float:
@@ -13,13 +11,14 @@ def tpot_ms(curve: LatencyCurve, batch: int, kv_tokens: int = 0) -> float:
     Linear between the curve's points; beyond the last one the last slope goes on; below the
     first one the first point holds.
     """
-    points = curve.points
-    at = bisect_left(points, batch, key=lambda point: point.batch)
-    if at == 0:
+    points, at = curve.points, 1
+    if batch <= points[0].batch or len(points) == 1:
         base = points[0].tpot_ms
     else:
-        left, right = (points[at - 1], points[at]) if at < len(points) else _last_two(curve)
-        slope = (right.tpot_ms - left.tpot_ms) / max(1, right.batch - left.batch)
+        while at < len(points) - 1 and points[at].batch < batch:
+            at += 1
+        left, right = points[at - 1], points[at]
+        slope = (right.tpot_ms - left.tpot_ms) / (right.batch - left.batch)
         base = left.tpot_ms + slope * (batch - left.batch)
     return max(base, 1e-6) + curve.kv_ms_per_1k_tokens * kv_tokens / 1000
 
@@ -27,7 +26,3 @@ def tpot_ms(curve: LatencyCurve, batch: int, kv_tokens: int = 0) -> float:
 def prefill_ms(curve: LatencyCurve, tokens: int) -> float:
     """Time to prefill that many prompt tokens, milliseconds, nothing else running."""
     return curve.prefill_ms + 1000 * tokens / curve.prefill_tokens_per_s
-
-
-def _last_two(curve: LatencyCurve) -> tuple[CurvePoint, CurvePoint]:
-    return (curve.points[-2] if len(curve.points) > 1 else curve.points[-1]), curve.points[-1]

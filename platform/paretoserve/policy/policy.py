@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from paretoserve.domain.decision import Candidate, Decision, Outcome, Verdict
 from paretoserve.domain.policy import PolicyDocument
+from paretoserve.domain.prediction import Prediction
 from paretoserve.domain.profile import Profile
 from paretoserve.domain.replica import ReplicaState, Snapshot
 from paretoserve.domain.request import Request
@@ -14,7 +15,7 @@ from paretoserve.domain.tenant import Tenant
 from paretoserve.domain.tier import Tier
 from paretoserve.latency.predict import predict
 from paretoserve.policy.catalog import FILTERS, SCORERS, TARGETS
-from paretoserve.policy.protocols import Case, Picker
+from paretoserve.policy.protocols import Case, Picker, Rejection
 
 LATE = (Verdict.LATE_TTFT, Verdict.LATE_TPOT)
 SHORTEST_RETRY_S = 0.25
@@ -89,17 +90,17 @@ class Policy:
             yield self._weigh(case, profile, replica)
 
     def _weigh(self, case: Case, profile: Profile, replica: ReplicaState) -> Candidate:
-        """Run the filters in order; predict and score what passes them."""
+        """Predict, run the filters in order, score what passes them."""
         output_tokens = min(case.request.max_tokens, self.document.expected_output_tokens)
         prediction = predict(profile, replica, case.request.prompt_tokens, output_tokens)
-        rejection = next(filter(None, (rule(case, profile, replica) for rule in FILTERS)), None)
-        if rejection is None:
-            rejection = next(filter(None, (rule(case, prediction) for rule in TARGETS)), None)
-        verdict, detail = (
-            (rejection.verdict, rejection.detail) if rejection else (Verdict.FEASIBLE, "in time")
+        rejection = _rejection(case, profile, replica, prediction)
+        if rejection is not None:
+            verdict, detail = rejection.verdict, rejection.detail
+            return Candidate(profile.name, replica.replica_id, verdict, detail, prediction)
+        scores = tuple([(name, rule(case, profile, replica, prediction)) for name, rule in SCORERS])
+        return Candidate(
+            profile.name, replica.replica_id, Verdict.FEASIBLE, "in time", prediction, scores
         )
-        scores = tuple((name, rule(case, profile, replica, prediction)) for name, rule in SCORERS)
-        return Candidate(profile.name, replica.replica_id, verdict, detail, prediction, scores)
 
     def _choose(
         self, case: Case, candidates: Sequence[Candidate]
@@ -118,9 +119,21 @@ class Policy:
         why = "; ".join(f"{name}: {_why_not(candidates, name)}" for name in case.tier.profiles)
         late = [c for c in candidates if c.verdict in LATE]
         if late and case.tier.overload == "degrade":
-            reason = f"late everywhere, tier {case.tier.name} takes the least late ({why})"
+            reason = f"in time nowhere, tier {case.tier.name} takes the least late ({why})"
             return min(late, key=lambda c: _lateness(case, c)), Outcome.DEGRADED, reason
         return None, Outcome.REJECTED, f"no allowed profile can take it ({why})"
+
+
+def _rejection(
+    case: Case, profile: Profile, replica: ReplicaState, prediction: Prediction
+) -> Rejection | None:
+    for rule in FILTERS:
+        if rejection := rule(case, profile, replica):
+            return rejection
+    for target_rule in TARGETS:
+        if rejection := target_rule(case, prediction):
+            return rejection
+    return None
 
 
 def _lateness(case: Case, candidate: Candidate) -> tuple[float, str]:

@@ -22,6 +22,8 @@ def capable(case: Case, profile: Profile, replica: ReplicaState) -> Rejection | 
             Verdict.CONTEXT_TOO_SMALL,
             f"needs {needed} tokens of context, holds {profile.limits.context_tokens}",
         )
+    if not (request.penalized or request.logprobs or request.seeded):
+        return None
     can = profile.capabilities
     wants = (
         ("penalties", request.penalized, can.penalties),

@@ -12,16 +12,21 @@ from paretoserve.policy.protocols import Case, Rejection
 
 
 def target(case: Case, prediction: Prediction) -> Rejection | None:
-    checks = (
-        ("TTFT", prediction.ttft_ms, case.ttft_target_ms, case.document.ttft_headroom),
-        ("TPOT", prediction.tpot_ms, case.tpot_target_ms, case.document.tpot_headroom),
-    )
-    for (name, predicted, limit, headroom), verdict in zip(
-        checks, (Verdict.LATE_TTFT, Verdict.LATE_TPOT), strict=True
-    ):
-        if predicted > limit * headroom:
-            return Rejection(
-                verdict,
-                f"{name} {predicted:.1f} ms predicted, {limit:g} ms target x {headroom:g} headroom",
-            )
+    document = case.document
+    if prediction.ttft_ms > case.ttft_target_ms * document.ttft_headroom:
+        return Rejection(
+            Verdict.LATE_TTFT,
+            _detail("TTFT", prediction.ttft_ms, case.ttft_target_ms, document.ttft_headroom),
+        )
+    if prediction.tpot_ms > case.tpot_target_ms * document.tpot_headroom:
+        return Rejection(
+            Verdict.LATE_TPOT,
+            _detail("TPOT", prediction.tpot_ms, case.tpot_target_ms, document.tpot_headroom),
+        )
     return None
+
+
+def _detail(name: str, predicted_ms: float, target_ms: float, headroom: float) -> str:
+    return (
+        f"{name} {predicted_ms:.1f} ms predicted, {target_ms:g} ms target x {headroom:g} headroom"
+    )

@@ -25,4 +25,6 @@ class Tenant(Document):
     key_hashes: tuple[str, ...] = Field(min_length=1)
     tiers: tuple[str, ...] = Field(min_length=1)
     quota: Quota = Quota()
-    weight: float = Field(default=1.0, gt=0)
+    weight: float = Field(
+        default=1.0, gt=0, description="share among tenants; nothing reads it yet"
+    )

@@ -12,7 +12,8 @@ class Ticket:
     """What a request reserved, where, and until when it must have started.
 
     Times are Unix seconds, so that another process can check them. `prompt_tokens` and
-    `max_tokens` bound the KV tokens it may hold, `gpu_seconds` is what the ledger set aside.
+    `max_tokens` bound the KV tokens it may hold, `gpu_seconds` is what the ledger set aside. The
+    gateway that signs a ticket also uses it: nothing outside checks one yet.
     """
 
     request_id: str

@@ -208,7 +208,7 @@ async def test_what_no_profile_can_do_is_the_callers_fault() -> None:
 
 async def test_explaining_runs_and_reserves_nothing(world: World) -> None:
     decision = await world.lifecycle.explain(call())
-    assert decision.request_id == "client-id"
+    assert (decision.request_id, decision.tier) == ("client-id", "standard")
     assert decision.chosen is not None
     assert decision.chosen.verdict is Verdict.CHOSEN
     await world.assert_all_returned()

@@ -58,3 +58,5 @@ class Decision:
     candidates: tuple[Candidate, ...]
     chosen: Candidate | None
     retry_after_s: float | None = None
+    tier: str = ""
+    """The tier it was decided for; matters where the client let the gateway choose."""

@@ -97,7 +97,7 @@ def _chat(chat: pb.Chat) -> tuple[Message, ...]:
 
 
 def _started(started: Started, *, include_decision: bool) -> pb.Started:
-    decision = decision_to_proto(started.decision, started.tier) if include_decision else None
+    decision = decision_to_proto(started.decision) if include_decision else None
     return pb.Started(
         request_id=started.request_id,
         model=started.model,

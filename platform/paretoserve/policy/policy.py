@@ -78,6 +78,7 @@ class Policy:
             candidates=tuple(candidates),
             chosen=chosen,
             retry_after_s=_retry_after(candidates) if chosen is None else None,
+            tier=tier.name,
         )
 
     def _weigh_profile(

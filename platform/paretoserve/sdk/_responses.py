@@ -109,7 +109,7 @@ def explained(message: inference_pb2.Decision) -> Decision:
             f"the server sent a decision that this client does not know; update it: {error}"
         ) from error
     values = {each.name: getattr(decision, each.name) for each in fields(domain.Decision)}
-    return Decision(**values, tier=message.tier)
+    return Decision(**values)
 
 
 def models_from_proto(response: inference_pb2.ListModelsResponse) -> tuple[ModelInfo, ...]:

@@ -20,12 +20,7 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Decision(domain.Decision):
-    """Where a request goes and why. `print(decision)` shows every candidate.
-
-    `tier` is the tier it was decided for.
-    """
-
-    tier: str = ""
+    """Where a request goes and why. `print(decision)` shows every candidate."""
 
     def table(self) -> str:
         """The candidates with their predictions against the targets, verdicts and reasons."""

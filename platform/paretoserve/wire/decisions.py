@@ -10,8 +10,8 @@ from paretoserve.domain.prediction import Prediction
 from paretoserve.wire._pb import inference_pb2 as pb
 
 
-def decision_to_proto(decision: Decision, tier: str = "") -> pb.Decision:
-    """The message; `tier` is not part of a Decision and is added where the caller knows it."""
+def decision_to_proto(decision: Decision) -> pb.Decision:
+    """The message."""
     return pb.Decision(
         request_id=decision.request_id,
         policy_version=decision.policy_version,
@@ -22,7 +22,7 @@ def decision_to_proto(decision: Decision, tier: str = "") -> pb.Decision:
         candidates=[_candidate_to_proto(candidate) for candidate in decision.candidates],
         chosen=None if decision.chosen is None else _candidate_to_proto(decision.chosen),
         retry_after_s=decision.retry_after_s or 0.0,
-        tier=tier,
+        tier=decision.tier,
     )
 
 
@@ -38,6 +38,7 @@ def decision_from_proto(message: pb.Decision) -> Decision:
         candidates=tuple(_candidate_from_proto(candidate) for candidate in message.candidates),
         chosen=_candidate_from_proto(message.chosen) if message.HasField("chosen") else None,
         retry_after_s=message.retry_after_s or None,
+        tier=message.tier,
     )
 
 
@@ -46,6 +47,7 @@ def decision_to_dict(decision: Decision) -> dict[str, Any]:
     return {
         "request_id": decision.request_id,
         "policy_version": decision.policy_version,
+        "tier": decision.tier,
         "outcome": str(decision.outcome),
         "reason": decision.reason,
         "ttft_target_ms": _finite(decision.ttft_target_ms),

@@ -30,7 +30,9 @@ AUTH = {"authorization": f"Bearer {KEY}"}
 MODEL = ModelInfo("scribe", 2048, ("min-latency", "max-throughput"), ("premium",))
 
 _CHOSEN = Candidate("min-latency", "r1", Verdict.CHOSEN, "fits", Prediction(0.0, 21.5, 4.25, 0.1))
-DECISION = Decision("id", "v1", Outcome.PREFERRED, "fits", 200.0, 20.0, (_CHOSEN,), _CHOSEN)
+DECISION = Decision(
+    "id", "v1", Outcome.PREFERRED, "fits", 200.0, 20.0, (_CHOSEN,), _CHOSEN, tier="premium"
+)
 END = Completed(
     FinishReason.STOP, "", Usage(5, 2, 3), Timing(1.0, 2.0, 3.0), Acceptance(2, 6, 3), 0.25
 )

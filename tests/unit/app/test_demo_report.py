@@ -95,7 +95,7 @@ def replayed(records: Sequence[Record], states: Sequence[StateSample] = ()) -> a
 def measured() -> Measured:
     rates = {FAST: (600.0, 900.0), BASE: (400.0, 1800.0)}
     samples = [
-        Sample(profile, batch, 1.0, int(rate), 2.0, 2.0, 100.0)
+        Sample(profile, batch, batch, 1.0, int(rate), 2.0, 2.0, 100.0)
         for profile, both in rates.items()
         for batch, rate in zip((1, 32), both, strict=True)
         for _ in range(PLAN.sweep.rounds)
@@ -177,7 +177,7 @@ def test_goals_say_as_measured_whether_they_were_met() -> None:
     assert (second["measured"], second["met"]) == (pytest.approx(2.0), True)
     slow = measured()
     slow.samples = [s for s in slow.samples if s.profile == BASE] + [
-        Sample(FAST, batch, 1.0, rate, 2.0, 2.0, 0.0)
+        Sample(FAST, batch, batch, 1.0, rate, 2.0, 2.0, 0.0)
         for batch in (1, 32)
         for rate in (400, 480, 900)
     ]

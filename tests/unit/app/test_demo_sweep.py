@@ -78,8 +78,8 @@ def prompts() -> PromptSource:
     return PromptSource(TEXT, Tokenizer.from_file(str(MODEL / "tokenizer.json")), 1)
 
 
-async def sweep(**engines: ScriptedEngine) -> Measured:
-    run = Sweep(engines, PLAN, prompts())
+async def sweep(slots: int = 100, **engines: ScriptedEngine) -> Measured:
+    run = Sweep(engines, dict.fromkeys(engines, slots), PLAN, prompts())
     async for _ in run.run():
         pass
     return run.measured
@@ -131,18 +131,19 @@ def stream(*deliveries: tuple[float, int]) -> Stream:
 
 
 @pytest.mark.parametrize(
-    ("streams", "expected"),
+    ("streams", "running", "expected"),
     [
-        ([stream((1, 1), (2, 2), (4, 3))], (1, 4, 5)),
-        ([stream((1, 1), (2, 1), (3, 1), (4, 1)), stream((2, 1), (3, 1))], (2, 3, 2)),
-        ([stream((1, 1), (2, 1)), stream((2, 1), (3, 1))], None),
-        ([stream((1, 5))], None),
+        ([stream((1, 1), (2, 2), (4, 3))], 1, (1, 4, 5)),
+        ([stream((1, 1), (2, 1), (3, 1), (4, 1)), stream((2, 1), (3, 1))], 2, (2, 3, 2)),
+        ([stream((1, 1), (2, 1)), stream((2, 1), (3, 1))], 2, None),
+        ([stream((1, 5))], 1, None),
+        ([stream((1, 1), (3, 2)), stream((3, 1), (5, 2)), stream((5, 1), (7, 2))], 1, (1, 7, 8)),
     ],
 )
-def test_the_window_is_where_all_streams_decode(
-    streams: list[Stream], expected: tuple[float, float, int] | None
+def test_the_window_is_where_the_engine_is_full(
+    streams: list[Stream], running: int, expected: tuple[float, float, int] | None
 ) -> None:
-    found = window(Run(0, tuple(streams)))
+    found = window(Run(0, tuple(streams)), running)
     if expected is None:
         assert found is None
     else:
@@ -150,8 +151,10 @@ def test_the_window_is_where_all_streams_decode(
         assert (found.opened, found.closed, found.tokens) == expected
 
 
-def sample(profile: str, batch: int, rate: float, kv_tokens: float = 0.0) -> Sample:
-    return Sample(profile, batch, 2.0, int(2 * rate), 1.0, 2.0, kv_tokens)
+def sample(
+    profile: str, batch: int, rate: float, kv_tokens: float = 0.0, running: int = 0
+) -> Sample:
+    return Sample(profile, batch, running or batch, 2.0, int(2 * rate), 1.0, 2.0, kv_tokens)
 
 
 def test_points_are_medians_over_the_rounds() -> None:
@@ -161,9 +164,15 @@ def test_points_are_medians_over_the_rounds() -> None:
     assert found.spread == pytest.approx(1.5)
 
 
+def test_a_user_among_more_than_run_at_a_time_waits_for_its_share() -> None:
+    (found,) = points([sample("a", 32, 800, running=4)], "a")
+    assert (found.tokens_per_s, found.tokens_per_s_per_user, found.tpot_ms) == (800, 25, 5)
+
+
 def test_a_curve_predicts_what_was_measured() -> None:
+    waited = sample("a", 32, 1000, 3200, running=8)
     measured = Measured(
-        samples=[sample("a", 1, 500, 100), sample("a", 8, 1000, 800)],
+        samples=[sample("a", 1, 500, 100), sample("a", 8, 1000, 800), waited],
         long_samples=[sample("a", 8, 800, 2800)],
         prefills=[("a", 10, 12.0), ("a", 110, 32.0), ("a", 10, 12.0), ("a", 110, 32.0)],
     )

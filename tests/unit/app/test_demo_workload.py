@@ -186,7 +186,8 @@ def test_the_plan_that_comes_with_the_deployment_is_good() -> None:
     for client in plan.clients:
         assert client.tier in tenants[client.tenant].tiers
     for profile in (plan.replay.base_profile, plan.replay.fast_profile):
-        assert deployment.profile(profile).limits.max_batch >= plan.sweep.batches[-1]
+        limits = deployment.profile(profile).limits
+        assert limits.max_batch + limits.max_queue >= plan.sweep.batches[-1]
     rows = scale(
         read_trace(plan.replay.trace),
         deployment.models[0].context_tokens,

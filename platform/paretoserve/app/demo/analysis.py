@@ -62,12 +62,12 @@ def goal_figures(plan: Plan, measured: Measured) -> list[Figures]:
     least, largest = plan.sweep.batches[0], plan.sweep.batches[-1]
     return [
         _goal(
-            f"{fast} over {base}: tokens/s/user at batch {least}",
+            f"{fast} over {base}: tokens/s/user with {least} stream",
             plan.goals.single_stream_speedup,
             ratios(measured, fast, base, least),
         ),
         _goal(
-            f"{base} over {fast}: tokens/s at batch {largest}",
+            f"{base} over {fast}: tokens/s with {largest} streams",
             plan.goals.full_batch_gain,
             ratios(measured, base, fast, largest),
         ),

@@ -17,6 +17,7 @@ class Point:
     """One profile at one batch: medians over the rounds, and how far the rounds lay apart."""
 
     batch: int
+    running: int
     tokens_per_s: float
     tokens_per_s_per_user: float
     tpot_ms: float
@@ -49,6 +50,7 @@ def latency_curve(measured: Measured, profile: str, hardware: str) -> LatencyCur
                 tpot_ms=max(LEAST_MS, point.tpot_ms - kv_ms * short_kv[point.batch] / 1000),
             )
             for point in measured_points
+            if point.running == point.batch
         ),
         kv_ms_per_1k_tokens=kv_ms,
         prefill_tokens_per_s=rate,
@@ -70,14 +72,15 @@ def ratios(measured: Measured, over: str, under: str, batch: int) -> list[float]
 
 
 def _point(samples: Sequence[Sample]) -> Point:
-    batch = samples[0].batch
+    batch, running = samples[0].batch, samples[0].running
     rates = [sample.tokens_per_s for sample in samples]
     rate = median(rates)
     return Point(
         batch=batch,
+        running=running,
         tokens_per_s=rate,
         tokens_per_s_per_user=rate / batch,
-        tpot_ms=1000 * batch / rate,
+        tpot_ms=1000 * running / rate,
         tpot_from_steps_ms=_median([sample.tpot_from_steps_ms for sample in samples]),
         step_ms=_median([sample.step_ms for sample in samples]),
         acceptance_length=median([sample.acceptance_length for sample in samples]),

@@ -159,7 +159,8 @@ class Demo:
 
     async def _measure(self, addresses: dict[str, str]) -> Measured:
         async with linked(addresses) as engines:
-            sweep = Sweep(engines, self.plan.sweep, self._prompts())
+            slots = {p.name: p.limits.max_batch for p in self.deployment.profiles}
+            sweep = Sweep(engines, slots, self.plan.sweep, self._prompts())
             async for line in sweep.run():
                 self.display.say(line)
             return sweep.measured

@@ -38,7 +38,7 @@ def draw(sweep: Mapping[str, Any], machine: Mapping[str, Any], folder: Path) -> 
     axes.set_xlim(left=0)
     axes.set_ylim(bottom=0)
     axes.grid(visible=True, alpha=0.3)
-    axes.legend(title="profile; a point's number is its batch")
+    axes.legend(title="profile; a point's number: streams at once")
     paths = tuple(folder / f"frontier.{kind}" for kind in ("png", "svg"))
     for path in paths:
         figure.savefig(path, dpi=150)

@@ -43,6 +43,7 @@ def _sweep(sweep: Figures) -> str:
         (
             profile["profile"],
             point["batch"],
+            point["running"],
             _n(point["tokens_per_s_per_user"]),
             _n(point["tokens_per_s"]),
             _n(point["tpot_ms"], 2),
@@ -54,7 +55,7 @@ def _sweep(sweep: Figures) -> str:
         for point in profile["points"]
     ]
     headings = (
-        "profile", "batch", "tokens/s/user", "tokens/s", "TPOT ms", "by steps", "tokens/step", "spread",
+        "profile", "batch", "running", "tokens/s/user", "tokens/s", "TPOT ms", "by steps", "tokens/step", "spread",
     )  # fmt: skip
     prefill = ", ".join(
         f"{p['profile']} {p['prefill_tokens_per_s']:.0f} tokens/s" for p in sweep["profiles"]

@@ -1,7 +1,7 @@
 """Measuring one profile at a time, straight at its executor: decode speed by batch, prefill, KV.
 
-A measurement starts a batch of streams at once and looks only at the window in which all of them
-decode: from when the last of them had its first token to when the first of them ended. All
+A measurement starts a batch of streams at once and looks only at the window in which the engine is
+full: all of them decode, or, where the profile runs fewer at a time, as many as it runs. All
 profiles get the same prompts.
 """
 
@@ -59,7 +59,7 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """The part of a run in which every stream decodes; the engine's step time in it, if it said."""
+    """The part of a run in which the engine is full; its step time meanwhile, if it said."""
 
     opened: float
     closed: float
@@ -75,11 +75,13 @@ class Window:
 class Sample:
     """One measurement of one profile at one batch, its repeats taken together.
 
-    `kv_tokens` is the mean number of tokens the batch held in the KV cache meanwhile.
+    `batch` streams were started at once and `running` of them decoded at a time. `kv_tokens` is
+    the mean number of tokens that all of them together hold in the KV cache.
     """
 
     profile: str
     batch: int
+    running: int
     seconds: float
     tokens: int
     step_ms: float | None
@@ -92,8 +94,8 @@ class Sample:
 
     @property
     def tpot_ms(self) -> float:
-        """Time per output token of one stream."""
-        return 1000 * self.seconds * self.batch / self.tokens
+        """Time per output token of a stream that runs."""
+        return 1000 * self.seconds * self.running / self.tokens
 
     @property
     def tpot_from_steps_ms(self) -> float | None:
@@ -114,10 +116,13 @@ class Measured:
     seconds: float = 0.0
 
 
-def window(run: Run) -> Window | None:
-    """The window in which all streams of a run decode; None when they never did together."""
-    opened = max(stream.deliveries[0][0] for stream in run.streams)
-    closed = min(stream.deliveries[-1][0] for stream in run.streams)
+def window(run: Run, running: int) -> Window | None:
+    """The window in which `running` streams decode; None when so many never did together.
+
+    It opens when that many have had their first token, and closes when too few are left.
+    """
+    opened = sorted(stream.deliveries[0][0] for stream in run.streams)[running - 1]
+    closed = sorted(stream.deliveries[-1][0] for stream in run.streams)[-running]
     tokens = sum(
         len(tokens)
         for stream in run.streams
@@ -128,12 +133,20 @@ def window(run: Run) -> Window | None:
 
 
 class Sweep:
-    """Measures `engines` (by profile name) as `plan` says. `prompts` decides what is asked."""
+    """Measures `engines` as `plan` says, none of which runs more than its `slots` at a time.
+
+    Both by profile name. `prompts` decides what is asked.
+    """
 
     def __init__(
-        self, engines: Mapping[str, Measurable], plan: SweepPlan, prompts: PromptSource
+        self,
+        engines: Mapping[str, Measurable],
+        slots: Mapping[str, int],
+        plan: SweepPlan,
+        prompts: PromptSource,
     ) -> None:
         self._engines = engines
+        self._slots = slots
         self._plan = plan
         self._prompts = prompts
         self._numbers = itertools.count()
@@ -173,6 +186,7 @@ class Sweep:
         for profile, engine in self._engines.items():
             runs: list[Run] = []
             windows: list[Window] = []
+            running = min(batch, self._slots[profile])
             while not (windows and once) and self._wants_more(batch, runs, windows):
                 if len(asked) == len(runs):
                     asked.append(self._ask(batch, prompt_tokens))
@@ -181,8 +195,8 @@ class Sweep:
                 for prompt, stream in zip(prompts, run.streams, strict=True):
                     said.setdefault(prompt, set()).add(stream.tokens)
                 runs.append(run)
-                windows += filter(None, [_timed(window(run), engine, batch)])
-            samples.append(_sample(profile, batch, runs, windows))
+                windows += filter(None, [_timed(window(run, running), engine, running)])
+            samples.append(_sample(profile, batch, running, runs, windows))
         self.measured.same_output += (len(answers) == 1 for answers in said.values())
 
     def _wants_more(self, batch: int, runs: list[Run], windows: list[Window]) -> bool:
@@ -240,17 +254,19 @@ async def _stream(engine: Measurable, request: GenerationRequest) -> Stream:
     return stream
 
 
-def _timed(found: Window | None, engine: Measurable, batch: int) -> Window | None:
+def _timed(found: Window | None, engine: Measurable, running: int) -> Window | None:
     """The window with the median of the step times that the engine told of meanwhile."""
     if found is None:
         return None
-    steps = engine.step_times_ms(found.opened, found.closed, batch)
+    steps = engine.step_times_ms(found.opened, found.closed, running)
     return replace(found, step_ms=median(steps) if steps else None)
 
 
-def _sample(profile: str, batch: int, runs: Sequence[Run], windows: Sequence[Window]) -> Sample:
+def _sample(
+    profile: str, batch: int, running: int, runs: Sequence[Run], windows: Sequence[Window]
+) -> Sample:
     if not windows:
-        raise EngineError(f"{profile} never decoded {batch} streams together")
+        raise EngineError(f"{profile} never decoded {running} streams together")
     finishes = [stream.finish for run in runs for stream in run.streams if stream.finish]
     steps = sum(finish.acceptance.steps for finish in finishes)
     accepted = sum(finish.acceptance.accepted for finish in finishes)
@@ -259,6 +275,7 @@ def _sample(profile: str, batch: int, runs: Sequence[Run], windows: Sequence[Win
     return Sample(
         profile=profile,
         batch=batch,
+        running=running,
         seconds=sum(w.seconds for w in windows),
         tokens=sum(w.tokens for w in windows),
         step_ms=median(step_times) if step_times else None,

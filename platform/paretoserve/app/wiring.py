@@ -38,7 +38,7 @@ class GatewayService:
         gateway_id: str = "",
         telemetry: TelemetrySettings | None = None,
     ) -> None:
-        """Raises EngineError when a model has no good tokenizer."""
+        """To be called on a running event loop. Raises EngineError for a bad tokenizer."""
         self.http_address, self.grpc_address = http, grpc
         self.ledger = Ledger()
         self.fleet = Fleet()

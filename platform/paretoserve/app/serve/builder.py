@@ -95,6 +95,7 @@ def _gateway(args: Args) -> serve.Deployment:
 
 def _life_cycle(args: Args) -> dict[str, Any]:
     return {
+        "max_constructor_retry_count": 3,  # a profile that cannot start must say so soon
         "health_check_period_s": 2.0,
         "health_check_timeout_s": 10.0,
         "graceful_shutdown_wait_loop_s": 0.2,

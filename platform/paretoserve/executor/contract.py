@@ -92,7 +92,8 @@ class EngineStats:
     `running` sequences hold KV blocks; `waiting` ones do not yet. `waiting_tokens` are prompt
     tokens still to prefill, those of running sequences included. `batch` is the number of
     sequences in the last step and `step_ms` its wall time. `acceptance_length` is tokens per
-    decoding sequence-step over the last few hundred steps, 1.0 without speculation.
+    decoding sequence-step over the last few hundred steps, 1.0 without speculation. `failure`
+    says why the engine will never serve again, and is empty as long as it can.
     """
 
     running: int = 0
@@ -107,6 +108,7 @@ class EngineStats:
     prompt_tokens_total: int = 0
     cached_tokens_total: int = 0
     generated_tokens_total: int = 0
+    failure: str = ""
 
 
 class Engine(Protocol):

@@ -26,6 +26,12 @@ class Lifecycle(IntEnum):
     DRAINING = executor_pb2.LIFECYCLE_DRAINING
     FAILED = executor_pb2.LIFECYCLE_FAILED
 
+    @classmethod
+    def _missing_(cls, value: object) -> Lifecycle:
+        """A state that a newer executor knows and this client does not."""
+        del value
+        return cls.UNSPECIFIED
+
 
 @dataclass(frozen=True, slots=True)
 class Health:

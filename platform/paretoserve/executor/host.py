@@ -90,7 +90,7 @@ class EngineHost:
     def state(self) -> pb.ExecutorState:
         """The present state."""
         return codec.state_to_proto(
-            EngineStats() if self.info is None else self._engine.stats(),
+            self._look_at_engine(),
             executor_id=self.executor_id,
             profile=self._profile,
             lifecycle=self.lifecycle,
@@ -99,6 +99,7 @@ class EngineHost:
 
     def health(self) -> pb.HealthResponse:
         """The life cycle, and what the engine says of itself once it is ready."""
+        self._look_at_engine()
         answer = pb.HealthResponse(lifecycle=self.lifecycle, detail=self.detail)
         if self.info is not None:
             answer.engine, answer.model = self.info.engine, self.info.model
@@ -144,6 +145,15 @@ class EngineHost:
         self.end_watches()
         self.aborted_as = Evicted.reason
         await self._engine.stop()
+
+    def _look_at_engine(self) -> EngineStats:
+        """Its load; an engine that failed while it served makes the executor FAILED."""
+        if self.info is None:
+            return EngineStats()
+        stats = self._engine.stats()
+        if stats.failure:
+            self._become(pb.LIFECYCLE_FAILED, stats.failure)
+        return stats
 
     async def _idle_within(self, seconds: float) -> bool:
         try:

@@ -56,7 +56,7 @@ async def main(address: str, behaviour: str) -> None:
     if behaviour.startswith("child:"):
         child = subprocess.Popen(["sleep", "300"])
         Path(behaviour.removeprefix("child:")).write_text(str(child.pid))
-    lifecycle = pb.LIFECYCLE_FAILED if behaviour == "failed" else pb.LIFECYCLE_SERVING
+    lifecycle = {"failed": pb.LIFECYCLE_FAILED, "newer": 99}.get(behaviour, pb.LIFECYCLE_SERVING)
     server = grpc.aio.server()
     rpc.add_ExecutorServicer_to_server(StandIn(lifecycle), server)
     server.add_insecure_port(address)

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import grpc.aio
@@ -113,6 +114,12 @@ async def test_an_executor_that_says_it_failed_is_replaced_and_given_up():
     async with supervised("failed") as supervisor:
         with pytest.raises(EngineError, match="no memory left"):
             await supervisor.start()
+
+
+async def test_a_state_of_a_newer_executor_is_not_taken_for_serving_nor_for_failed():
+    async with supervised("newer", backoff=SOON, timing=replace(QUICK, start_timeout_s=0.8)) as s:
+        with pytest.raises(EngineError, match="did not serve within"):
+            await s.start()
 
 
 async def test_a_command_that_cannot_run_is_an_error_not_a_crash():

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -79,7 +79,10 @@ class EmulatorEngine:
 
     def stats(self) -> EngineStats:
         """See Engine."""
-        return self._batch.stats()
+        stats = self._batch.stats()
+        if self._stopped or self._player is None or not self._player.done():
+            return stats
+        return replace(stats, failure=f"the emulator failed: {self._player.exception()!r}")
 
     async def stop(self) -> None:
         """See Engine."""
@@ -88,8 +91,7 @@ class EmulatorEngine:
         self._stopped = True
         if self._player is not None:
             self._player.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._player
+            await asyncio.wait({self._player})
             _deliver(self._batch.abort_all(asyncio.get_running_loop().time()))
 
     async def _play(self) -> None:

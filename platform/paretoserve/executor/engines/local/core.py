@@ -45,10 +45,10 @@ class Core:
         self.config = read_model_config(folder)
         self.options = options
         self.context = min(profile.limits.context_tokens, model.context_tokens)
-        if self.context > self.config.max_positions:
+        if not 2 <= self.context <= self.config.max_positions:
             raise EngineError(
-                f"profile {profile.name}: limits.context_tokens is {self.context}; the model in "
-                f"{folder} has {self.config.max_positions} positions"
+                f"profile {profile.name}: limits.context_tokens is {self.context}; it must be from "
+                f"2 to the {self.config.max_positions} positions of the model in {folder}"
             )
         self.decode = _decoder(folder)
         self.runner = Runner(
@@ -129,7 +129,12 @@ class Core:
         emissions = self.runner.step(plan)
         self._count(plan, emissions)
         now = time.monotonic()
-        emit([(e.sequence.deliver, self._advance(e, now)) for e in emissions])
+        output: Output = []
+        try:
+            for emission in emissions:
+                output.append((emission.sequence.deliver, self._advance(emission, now)))
+        finally:
+            emit(output)  # also when one cannot go on: another's end may be in it
         self.runner.draft(self._scheduler.running)
         for work in plan.chunks:
             self._commit(work.sequence)
@@ -137,8 +142,9 @@ class Core:
 
     def warm_up(self) -> None:
         """Run a short request through everything, so that the first real one is not slow."""
-        sampling = Sampling(max_tokens=4, temperature=0.0, ignore_eos=True)
-        prompt = tuple(range(min(8, self.context - 4, self.config.vocab)))
+        prompt = tuple(range(min(8, max(1, self.context - 4), self.config.vocab)))
+        most = min(4, self.context - len(prompt))
+        sampling = Sampling(max_tokens=most, temperature=0.0, ignore_eos=True)
         self.add(GenerationRequest("warm-up", prompt, sampling), _ignore, time.monotonic())
         while self.busy:
             self.step(_ignore)

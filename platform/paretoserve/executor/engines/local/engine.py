@@ -95,8 +95,9 @@ class LocalEngine:
 
     def stats(self) -> EngineStats:
         """The worker's last reading; what it has not yet seen counts as waiting."""
-        unseen = len(self._in_flight) - self._stats.running - self._stats.waiting
-        return replace(self._stats, waiting=self._stats.waiting + max(0, unseen))
+        stats = self._stats  # read once: the worker replaces it at any moment
+        unseen = len(self._in_flight) - stats.running - stats.waiting
+        return replace(stats, waiting=stats.waiting + max(0, unseen))
 
     async def stop(self) -> None:
         """Let the worker end every request and leave; waits for it."""
@@ -148,9 +149,9 @@ class LocalEngine:
         except EngineError as error:
             ready.set_exception(error)
             return None
-        except (RuntimeError, MemoryError, AssertionError) as error:
-            # What PyTorch raises for a device that is missing or too small.
-            message = f"profile {self._profile.name} cannot run {self._model.path}: {error}"
+        except Exception as error:  # noqa: BLE001 (the thread's edge: `start` must hear of it)
+            what = f"{type(error).__name__}: {error}"
+            message = f"profile {self._profile.name} cannot run {self._model.path}: {what}"
             ready.set_exception(EngineError(message))
             return None
         self._vocab, self._context = core.config.vocab, core.context
@@ -185,7 +186,15 @@ class LocalEngine:
 
     def _refuse(self, core: Core) -> None:
         """After a failure: end what runs and what still arrives, until told to leave."""
-        self._stats = replace(self._stats, running=0, waiting=0, waiting_tokens=0, batch=0)
+        self._stats = replace(
+            self._stats,
+            running=0,
+            waiting=0,
+            waiting_tokens=0,
+            batch=0,
+            kv_used_tokens=0,
+            failure=self._unavailable,
+        )
         while True:
             core.fail_all(self._unavailable, self._hand_over)
             command = self._commands.get()

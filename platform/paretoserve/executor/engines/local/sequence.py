@@ -20,9 +20,9 @@ class Sequence:
     """Tokens and progress of one request. Times are seconds of a monotonic clock.
 
     `computed` leading tokens have their keys and values in the cache, and `followed` of them those
-    of the draft head. A sequence holds `place` in
-    the batch and `allocation` in the cache from admission to its end. `drafts` were proposed after
-    the last token, from the distributions `draft_probs` [drafted, vocab] (None: the likeliest).
+    of the draft head. A sequence holds `place` in the batch and `allocation` in the cache from
+    admission to its end. `drafts` were proposed after the last token, from the distributions
+    `draft_probs` [drafted, vocab] (None: the likeliest).
     """
 
     request: GenerationRequest

@@ -42,9 +42,6 @@ class Weights:
             )
         return tensor.to(self.device, self.dtype)
 
-    def __contains__(self, name: str) -> bool:
-        return name in self._tensors
-
 
 def _files(folder: Path) -> list[Path]:
     index = folder / INDEX

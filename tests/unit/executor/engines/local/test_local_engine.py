@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from conftest import SPECULATION, VOCAB, make_profile, random_prompt
+from conftest import SPECULATION, VOCAB, make_profile, random_prompt, write_model
 from paretoserve.domain.errors import (
     ContextTooLong,
     EngineError,
@@ -161,7 +162,27 @@ async def test_a_failing_step_ends_every_request_and_the_engine(
         assert "on fire" in finish.message
     with pytest.raises(Unavailable, match="on fire"):
         engine.generate(request("c"), reader)
-    assert engine.stats().running == engine.stats().waiting == 0
+    stats = engine.stats()
+    assert stats.running == stats.waiting == stats.kv_used_tokens == 0
+    assert "on fire" in stats.failure
+
+
+async def test_an_end_made_before_its_step_failed_is_told(
+    engine: LocalEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    advance = Core._advance
+
+    def fail_on_b(core: Core, emission: Any, now: float) -> Chunk:
+        if emission.sequence.request.request_id == "b":
+            raise RuntimeError("the decoder is on fire")
+        return advance(core, emission, now)
+
+    monkeypatch.setattr(Core, "_advance", fail_on_b)
+    reader = Reader()
+    for name in ("a", "b"):
+        engine.generate(request(name, max_tokens=1), reader)
+    ends = [(await reader.end(name)).finish for name in ("a", "b")]
+    assert [end.reason for end in ends if end] == [FinishReason.LENGTH, FinishReason.ERROR]
 
 
 async def test_an_idle_engine_sleeps(engine: LocalEngine) -> None:
@@ -185,6 +206,41 @@ async def test_an_idle_engine_sleeps(engine: LocalEngine) -> None:
 def test_refuses_wrong_arguments(model: Model, options: dict[str, Any], message: str) -> None:
     with pytest.raises(EngineError, match=message):
         LocalEngine(make_profile(**options), model)
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"rms_norm_eps": "small"}, "ValueError.*small"),
+        ({"rope_parameters": [1]}, "AttributeError"),
+        ({"eos_token_id": [[1]]}, "TypeError"),
+    ],
+)
+async def test_start_ends_with_an_error_whatever_the_checkpoint_holds(
+    tmp_path: Path, config: dict[str, Any], message: str
+) -> None:
+    folder = write_model(tmp_path / "odd", **config)
+    engine = LocalEngine(make_profile(), Model(name="odd", path=str(folder), context_tokens=256))
+    with pytest.raises(EngineError, match=message):
+        await asyncio.wait_for(engine.start(), 30)
+    await engine.stop()
+
+
+@pytest.mark.parametrize("context", [2, 5])
+async def test_the_smallest_contexts_serve(model: Model, context: int) -> None:
+    engine = LocalEngine(make_profile(context=context, kv_tokens=16), model)
+    await asyncio.wait_for(engine.start(), 30)
+    reader = Reader()
+    engine.generate(request("a", (5,), max_tokens=context - 1), reader)
+    assert (await reader.end("a")).finish is not None
+    await engine.stop()
+
+
+async def test_a_context_without_room_for_an_answer_is_refused(model: Model) -> None:
+    engine = LocalEngine(make_profile(context=1, kv_tokens=16), model)
+    with pytest.raises(EngineError, match="context_tokens is 1"):
+        await asyncio.wait_for(engine.start(), 30)
+    await engine.stop()
 
 
 @pytest.mark.parametrize(

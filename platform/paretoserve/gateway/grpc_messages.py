@@ -14,6 +14,7 @@ from paretoserve.gateway.calls import (
     TextDelta,
     TokenText,
 )
+from paretoserve.gateway.chat import ROLES
 from paretoserve.gateway.http_headers import Caller, checked_session_id
 from paretoserve.wire._pb import common_pb2
 from paretoserve.wire._pb import inference_pb2 as pb
@@ -25,8 +26,6 @@ from paretoserve.wire.messages import (
     timing_to_proto,
     usage_to_proto,
 )
-
-_ROLES = ("system", "user", "assistant")
 
 
 def call_from_proto(
@@ -90,9 +89,9 @@ def _chat(chat: pb.Chat) -> tuple[Message, ...]:
     if not chat.messages:
         raise InvalidRequest("chat.messages is empty; send at least one", param="chat.messages")
     for i, message in enumerate(chat.messages):
-        if message.role not in _ROLES:
+        if message.role not in ROLES:
             where = f"chat.messages[{i}].role"
-            raise InvalidRequest(f"{where} must be one of {', '.join(_ROLES)}", param=where)
+            raise InvalidRequest(f"{where} must be one of {', '.join(ROLES)}", param=where)
     return tuple(Message(message.role, message.content) for message in chat.messages)
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from typing import Any, TypeVar
 
@@ -25,6 +26,8 @@ from paretoserve.wire.decisions import decision_to_proto
 from paretoserve.wire.errors import grpc_status
 
 MAX_MESSAGE_BYTES = 16 << 20
+MESSAGE_S = 60.0
+"""How long a request may take to arrive."""
 
 SERVICE = pb.DESCRIPTOR.services_by_name["Inference"].full_name
 
@@ -130,20 +133,23 @@ class _Inference:
 
 
 def _inference_handler(serving: Serving) -> grpc.GenericRpcHandler:
+    """Requests are taken as streams, of one message, which gRPC does not read before we ask: on
+    the wire that is the same, and strangers cannot fill the memory with messages.
+    """
     inference = _Inference(serving)
     handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
-        "Generate": grpc.unary_stream_rpc_method_handler(
-            _answered(inference.generate),
+        "Generate": grpc.stream_stream_rpc_method_handler(
+            _answered(serving, inference.generate),
             request_deserializer=_reader(pb.GenerateRequest),
             response_serializer=pb.GenerateResponse.SerializeToString,
         ),
-        "Explain": grpc.unary_unary_rpc_method_handler(
-            _answered(inference.explain),
+        "Explain": grpc.stream_unary_rpc_method_handler(
+            _answered(serving, inference.explain),
             request_deserializer=_reader(pb.GenerateRequest),
             response_serializer=pb.Decision.SerializeToString,
         ),
-        "ListModels": grpc.unary_unary_rpc_method_handler(
-            _answered(inference.list_models),
+        "ListModels": grpc.stream_unary_rpc_method_handler(
+            _answered(serving, inference.list_models),
             request_deserializer=_reader(pb.ListModelsRequest),
             response_serializer=pb.ListModelsResponse.SerializeToString,
         ),
@@ -163,19 +169,27 @@ def _reader(kind: type[RequestT]) -> Callable[[bytes], RequestT | None]:
     return read
 
 
-def _parsed(message: Message | None) -> Message:
+async def _only(messages: AsyncIterator[Message | None]) -> Message:
+    try:
+        async with asyncio.timeout(MESSAGE_S):
+            message = await anext(messages, None)
+    except TimeoutError:
+        raise InvalidRequest(f"the message was not whole after {MESSAGE_S:g} s") from None
     if message is None:
         raise InvalidRequest("the request is not a valid protobuf message of its type")
     return message
 
 
-def _answered(handle: Handler) -> Callable[[Any, Context], Awaitable[Any]]:
-    """A handler whose every error becomes a status."""
+def _answered(
+    serving: Serving, handle: Handler
+) -> Callable[[AsyncIterator[Message | None], Context], Awaitable[Any]]:
+    """A handler that knows its caller before it reads, and whose every error becomes a status."""
 
-    async def answer(message: Message | None, context: Context) -> Any:
+    async def answer(messages: AsyncIterator[Message | None], context: Context) -> Any:
         exchange = Exchange(context)
         try:
-            return await handle(exchange, _parsed(message))
+            serving.models(exchange.caller().api_key)
+            return await handle(exchange, await _only(messages))
         except ParetoserveError as error:
             await exchange.abort(error)
         except ClientStalled:

@@ -19,7 +19,7 @@ from paretoserve.domain.errors import (
     Unauthenticated,
 )
 from paretoserve.domain.request import Sampling
-from paretoserve.gateway import http_stall
+from paretoserve.gateway import grpc_server, http_stall
 from paretoserve.gateway.calls import Message
 from paretoserve.gateway.grpc_server import MAX_MESSAGE_BYTES, SERVICE, GrpcServer
 from paretoserve.wire._pb import common_pb2, inference_pb2, inference_pb2_grpc
@@ -208,6 +208,23 @@ async def test_a_message_that_is_not_one(data: bytes, caplog: pytest.LogCaptureF
             )
             assert type(error) is InvalidRequest
     assert not caplog.records
+
+
+async def _silent() -> AsyncIterator[bytes]:
+    await asyncio.Event().wait()
+    yield b""
+
+
+@pytest.mark.parametrize(
+    ("metadata", "reason"), [((), "invalid_api_key"), (METADATA, "invalid_request")]
+)
+async def test_a_stranger_is_refused_before_its_message_is_read_a_tenant_in_time(
+    monkeypatch: pytest.MonkeyPatch, metadata: Any, reason: str
+) -> None:
+    monkeypatch.setattr(grpc_server, "MESSAGE_S", 0.1)
+    async with serve(ScriptedServing()) as channel, asyncio.timeout(10):
+        method = channel.stream_stream(f"/{SERVICE}/Generate")
+        assert (await _fails(method(_silent(), metadata=metadata))).reason == reason
 
 
 async def test_a_message_over_the_limit() -> None:

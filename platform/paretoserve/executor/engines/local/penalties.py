@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from paretoserve.domain.request import Sampling
+from paretoserve.executor.engines.local.sampler import LEAST_DIVISOR
 
 
 class Penalties:
@@ -22,6 +23,7 @@ class Penalties:
         self, sampling: Sampling, prompt: Sequence[int], vocab: int, device: torch.device
     ) -> None:
         self._sampling = sampling
+        self._repetition = max(sampling.repetition_penalty, LEAST_DIVISOR)
         self._counts = torch.zeros(vocab, device=device)
         self._seen = torch.zeros(vocab, dtype=torch.bool, device=device)
         self._seen[torch.tensor(prompt, device=device)] = True
@@ -34,11 +36,7 @@ class Penalties:
     def apply(self, logits: Tensor) -> Tensor:
         """Penalised logits, [vocab]."""
         sampling = self._sampling
-        repeated = torch.where(
-            logits > 0,
-            logits / sampling.repetition_penalty,
-            logits * sampling.repetition_penalty,
-        )
+        repeated = torch.where(logits > 0, logits / self._repetition, logits * self._repetition)
         logits = torch.where(self._seen, repeated, logits)
         logits = logits - sampling.frequency_penalty * self._counts
         return logits - sampling.presence_penalty * (self._counts > 0)

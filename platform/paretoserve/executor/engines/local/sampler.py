@@ -19,6 +19,9 @@ from paretoserve.executor.contract import TokenLogprob
 BELOW_ONE = 1 - 2.0**-23
 """A float32 factor that never rounds a product up to the other factor."""
 
+LEAST_DIVISOR = 1e-5
+"""Lower temperatures and repetition penalties count as this: beyond, float32 logits overflow."""
+
 CANDIDATES = 64
 """How many of the likeliest tokens are looked at first; sorting all of them costs ten times that."""
 
@@ -49,7 +52,8 @@ class Choices:
         mass = [samplings[row].top_p for row in rows]
         return cls(
             temperature=torch.tensor(
-                [[sampling.temperature or 1.0] for sampling in samplings], device=device
+                [[max(s.temperature, LEAST_DIVISOR) if s.temperature else 1.0] for s in samplings],
+                device=device,
             ),
             greedy=torch.tensor(greedy, device=device)[:, None] if any(greedy) else None,
             truncated=torch.tensor(rows, device=device) if rows else None,
@@ -87,7 +91,7 @@ def truncate(probs: Tensor, top_k: Tensor, top_p: Tensor) -> Tensor:
         if looked_at == probs.shape[-1] or bool(enough.all()):
             break
         looked_at *= 8
-    kept = (mass - best < limit) & (best > 0)
+    kept = ((mass - best < limit) | (rank == 0)) & (best > 0)  # a tiny limit may round to 0
     least = best.masked_fill(~kept, torch.inf).amin(dim=-1, keepdim=True)
     probs = probs.masked_fill(probs < least, 0.0)
     return probs / probs.sum(dim=-1, keepdim=True)

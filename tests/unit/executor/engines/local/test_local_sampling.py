@@ -163,3 +163,30 @@ def test_greedy_ignores_the_seed(driver: Make) -> None:
     engine.run()
     assert engine.tokens("1") == engine.tokens("2")
     assert all(0 <= token < VOCAB for token in engine.tokens("1"))
+
+
+@pytest.mark.parametrize("speculation", [None, SPECULATION], ids=["plain", "speculative"])
+@pytest.mark.parametrize(
+    "tiny",
+    [
+        {"temperature": 5e-324},
+        {"temperature": 1e-38},
+        {"temperature": 1.0, "top_p": 5e-324},
+        {"temperature": 1.0, "top_p": 1e-46, "top_k": 3},
+        {"temperature": 1.0, "repetition_penalty": 5e-324},
+        {"temperature": 1e-37, "repetition_penalty": 1e-30},
+    ],
+    ids=str,
+)
+def test_parameters_that_float32_cannot_hold_say_tokens_and_harm_no_neighbour(
+    driver: Make, tiny: dict[str, float], speculation: dict[str, object] | None
+) -> None:
+    world = driver(speculation=speculation)
+    world.add("alone", random_prompt(1, 9))
+    world.run()
+    world.add("tiny", random_prompt(2, 9), seed=1, **tiny)
+    world.add("neighbour", random_prompt(1, 9))
+    world.run()
+    assert len(world.tokens("tiny")) == 16
+    assert max(world.tokens("tiny")) < VOCAB
+    assert world.tokens("neighbour") == world.tokens("alone")

@@ -154,6 +154,17 @@ async def test_a_lost_executor_ends_requests_and_its_return_is_noticed() -> None
         assert len(tokens) == 3
 
 
+async def test_lost_connections_leave_no_task_behind() -> None:
+    before = asyncio.all_tasks()
+    async with world() as it:
+        await it.server._server.stop(0)
+        await it.heard(Health.LOST)
+        await it.link.close()
+    async with asyncio.timeout(10):
+        while asyncio.all_tasks() - before:
+            await asyncio.sleep(0.01)
+
+
 async def test_a_slow_consumer_gets_one_big_chunk_and_delays_nobody() -> None:
     async with world() as it:
         slow = it.link.generate(request("slow", max_tokens=100))

@@ -43,7 +43,7 @@ class Connection:
     on_state: Callable[[pb.ExecutorState], None]
     attached: bool = False
     _streams: dict[str, ChunkStream] = field(default_factory=dict)
-    _outbox: asyncio.Queue[pb.AttachRequest] = field(default_factory=asyncio.Queue)
+    _outbox: asyncio.Queue[pb.AttachRequest | None] = field(default_factory=asyncio.Queue)
     _nonce: str = field(default_factory=lambda: secrets.token_hex(3))
     _numbers: itertools.count[int] = field(default_factory=itertools.count)
 
@@ -64,6 +64,7 @@ class Connection:
             raise Detached(over) from error
         finally:
             self.attached = False
+            self._outbox.put_nowait(None)  # gRPC forgets the task that waits for the next message
             for stream in self._streams.values():
                 stream.fail(over)
 
@@ -110,8 +111,8 @@ class Connection:
             coalesce_ms=self.coalesce.max_ms,
         )
         yield pb.AttachRequest(hello=hello)
-        while True:
-            yield await self._outbox.get()
+        while (message := await self._outbox.get()) is not None:
+            yield message
 
     async def _read_frames(self, frames: AsyncIterable[pb.Frame]) -> None:
         async for frame in frames:

@@ -6,29 +6,13 @@ import asyncio
 
 import pytest
 from paretoserve.domain.errors import Unavailable
-from paretoserve.domain.model import Model
-from paretoserve.domain.profile import CurvePoint, LatencyCurve, Limits, Profile
-from paretoserve.domain.request import Sampling
-from paretoserve.executor.contract import Chunk, FinishReason, GenerationRequest
+from paretoserve.executor.contract import Chunk, FinishReason
 from paretoserve.executor.engines.emulator import EmulatorEngine
 from paretoserve.executor.engines.emulator.batch import Batch
 from paretoserve.executor.host import EngineHost
 from paretoserve.wire._pb import executor_pb2 as pb
 
-PROFILE = Profile(
-    name="p",
-    model="m",
-    engine="emulator",
-    gpus=1,
-    limits=Limits(context_tokens=100, max_batch=2, admit=2, max_queue=2),
-    curve=LatencyCurve(
-        source="emulated",
-        hardware="none",
-        points=(CurvePoint(batch=1, tpot_ms=0.1),),
-        prefill_tokens_per_s=1e6,
-    ),
-)
-REQUEST = GenerationRequest("a", (1, 2), Sampling(max_tokens=4))
+from tests.support.emulated import MODEL, emulated_profile, request
 
 
 async def test_an_engine_that_fails_while_it_serves_makes_the_executor_failed(
@@ -37,12 +21,12 @@ async def test_an_engine_that_fails_while_it_serves_makes_the_executor_failed(
     def fail(*_: object) -> None:
         raise RuntimeError("the pacer is on fire")
 
-    host = EngineHost(EmulatorEngine(PROFILE, Model(name="m", path="", context_tokens=100)), "p")
+    host = EngineHost(EmulatorEngine(emulated_profile(), MODEL), "fast")
     await host.start()
     assert host.health().lifecycle == host.state().lifecycle == pb.LIFECYCLE_SERVING
     monkeypatch.setattr(Batch, "end", fail)
     told: list[Chunk] = []
-    host.submit(REQUEST, told.extend)
+    host.submit(request(), told.extend)
     async with asyncio.timeout(10):
         while host.state().lifecycle == pb.LIFECYCLE_SERVING:
             await asyncio.sleep(0.001)
@@ -51,6 +35,6 @@ async def test_an_engine_that_fails_while_it_serves_makes_the_executor_failed(
     assert "on fire" in health.detail
     assert "on fire" in host.state().detail
     with pytest.raises(Unavailable, match="it is failed"):
-        host.submit(REQUEST, lambda _: None)
+        host.submit(request(), lambda _: None)
     await host.stop()
     assert [chunk.finish.reason for chunk in told if chunk.finish] == [FinishReason.ABORTED]

@@ -135,3 +135,25 @@ def test_counts_what_it_did(driver: Make) -> None:
     assert stats.acceptance_length == 1.0
     timing = engine.finish("0").timing
     assert 0 <= timing.queue_ms < timing.ttft_ms < timing.total_ms
+
+
+def test_a_draft_heads_block_is_shared_only_with_the_token_that_follows_it(driver: Make) -> None:
+    block = random_prompt(5, 16)
+    for speculation, cached in ((None, 16), (SPECULATION, 0)):
+        engine = driver(speculation=speculation)
+        for name, following in (("first", [7, 8]), ("same", [7, 9]), ("other", [6, 9])):
+            engine.add(name, block + following)
+            engine.run()
+        assert engine.finish("same").usage.cached_tokens == 16
+        assert engine.finish("other").usage.cached_tokens == cached
+
+
+def test_a_request_that_drafted_nothing_leaves_nothing_for_the_draft_head(driver: Make) -> None:
+    prompt = random_prompt(6, 40)
+    for speculation, cached in ((None, 32), (SPECULATION, 0)):
+        engine = driver(speculation=speculation)
+        engine.add("penalized", prompt, presence_penalty=1.0)
+        engine.run()
+        engine.add("plain", prompt)
+        engine.run()
+        assert engine.finish("plain").usage.cached_tokens == cached

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from types import TracebackType
-from typing import Any, Self, TypeVar, Unpack
+from typing import Any, Self, Unpack
 
 import grpc
 import grpc.aio
@@ -20,8 +20,6 @@ from paretoserve.sdk._retry import Attempt, Failure, RetryPolicy, Wait, advance,
 from paretoserve.sdk._types import Decision, Event, Generation, ModelInfo, Started, TextDelta
 from paretoserve.wire._pb import inference_pb2, inference_pb2_grpc
 from paretoserve.wire.errors import error_from_rpc
-
-T = TypeVar("T")
 
 
 class AsyncClient:

@@ -2,7 +2,8 @@
 `python -m paretoserve.app.executor` in an engine's own environment.
 
 Prints one JSON line {"address", "executor_id"} on stdout when it serves. SIGTERM drains and exits
-with 0, a second one exits at once. A start that fails says why in one sentence and exits with 1.
+with 0, a second one exits at once. A start that fails, or an engine that does so later, says why
+in one sentence and exits with 1.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from pathlib import Path
 
 from paretoserve.app.config import ConfigError, load_deployment
 from paretoserve.app.telemetry import load_telemetry
-from paretoserve.domain.errors import ParetoserveError
+from paretoserve.domain.errors import EngineError, ParetoserveError
 from paretoserve.executor.catalog import create
 from paretoserve.executor.contract import Engine
 from paretoserve.executor.event_loop import new_event_loop
@@ -87,7 +88,9 @@ def _traced(options: argparse.Namespace) -> Iterator[OnSubmit]:
 
 
 async def _run(engine: Engine, on_submit: OnSubmit, options: argparse.Namespace) -> None:
-    """Serve from bind to drained. Raises EngineError or Unavailable when it cannot start."""
+    """Serve from bind to drained. Raises Unavailable or EngineError when it cannot start, and
+    EngineError when its engine fails later.
+    """
     ending = asyncio.Event()
     _on_signals(ending)
     server = ExecutorServer(engine, options.profile, on_submit)
@@ -100,7 +103,10 @@ async def _run(engine: Engine, on_submit: OnSubmit, options: argparse.Namespace)
         if starting.done():
             await starting
             _say_ready(address, server.host.executor_id, options.ready_file)
-            await asyncio.wait({told, orphaned}, return_when=asyncio.FIRST_COMPLETED)
+            failed = asyncio.create_task(server.host.failure())
+            await asyncio.wait({told, orphaned, failed}, return_when=asyncio.FIRST_COMPLETED)
+            if failed.done():
+                raise EngineError(failed.result())
     finally:
         starting.cancel()
         await server.stop(0.0 if orphaned.done() else options.grace)

@@ -10,6 +10,11 @@ from typing import Any
 
 import uvicorn
 
+from paretoserve.app.http_guard import GuardedProtocol
+
+MAX_CONNECTIONS = 4096
+"""Beyond, uvicorn answers 503."""
+
 
 class _Server(uvicorn.Server):
     """uvicorn without its signal handlers: whoever runs the loop decides when to stop."""
@@ -40,7 +45,9 @@ class HttpListener:
                 log_config=None,
                 lifespan="off",
                 timeout_keep_alive=30,
-                h11_max_incomplete_event_size=64 << 10,
+                limit_concurrency=MAX_CONNECTIONS,
+                http=GuardedProtocol,
+                ws="none",
             )
         )
         self._task = asyncio.create_task(self._server.serve(sockets=[bound]))

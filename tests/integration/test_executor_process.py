@@ -106,6 +106,27 @@ async def test_it_ends_with_its_parent(deployment: Path) -> None:
     await parent.wait()
 
 
+async def test_it_ends_with_its_engine_and_says_why(deployment: Path) -> None:
+    program = (
+        "import sys; from paretoserve.app import executor\n"
+        "from paretoserve.executor.engines.emulator.batch import Batch\n"
+        "def end(self, now): raise RuntimeError('the pacer is on fire')\n"
+        "Batch.end = end; sys.exit(executor.main())"
+    )
+    interpreter, _, _, *arguments = command(deployment)
+    process = await asyncio.create_subprocess_exec(
+        *(interpreter, "-c", program, *arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    ready = json.loads(await asyncio.wait_for(process.stdout.readline(), 30))
+    async with grpc.aio.insecure_channel(ready["address"]) as channel:
+        deltas = [delta async for delta in rpc.ExecutorStub(channel).Generate(submit(10))]
+    _, errors = await asyncio.wait_for(process.communicate(), 20)
+    assert [delta.finish.reason for delta in deltas] == [common_pb2.FINISH_REASON_ABORTED]
+    assert process.returncode == 1
+    (said,) = [line for line in errors.decode().splitlines() if line.startswith("executor:")]
+    assert "on fire" in said
+
+
 @pytest.mark.parametrize(
     ("engine_args", "listen", "complaint"),
     [

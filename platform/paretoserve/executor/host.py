@@ -122,6 +122,12 @@ class EngineHost:
                 yield state
             await asyncio.sleep(interval_s)
 
+    async def failure(self) -> str:
+        """Wait until the engine has failed; returns why."""
+        while self.health().lifecycle != pb.LIFECYCLE_FAILED:  # noqa: ASYNC110 (read, not told)
+            await asyncio.sleep(HEARTBEAT_S)
+        return self.detail
+
     def end_watches(self) -> None:
         """Let every `watch` end soon."""
         self._no_more_states = True

@@ -36,5 +36,6 @@ async def test_an_engine_that_fails_while_it_serves_makes_the_executor_failed(
     assert "on fire" in host.state().detail
     with pytest.raises(Unavailable, match="it is failed"):
         host.submit(request(), lambda _: None)
-    await host.stop()
+    assert "on fire" in await asyncio.wait_for(host.failure(), 10)
     assert [chunk.finish.reason for chunk in told if chunk.finish] == [FinishReason.ABORTED]
+    await host.stop()

@@ -56,6 +56,7 @@ class EmulatorEngine:
         self._vocab_size = _vocab_size(self._model) or self._args.vocab_size
         self._batch = Batch(self._profile, self._args, self._vocab_size)
         self._player = asyncio.create_task(self._play())
+        self._player.add_done_callback(self._end_all)
         return EngineInfo(
             engine="emulator",
             model=self._model.name,
@@ -92,7 +93,10 @@ class EmulatorEngine:
         if self._player is not None:
             self._player.cancel()
             await asyncio.wait({self._player})
-            _deliver(self._batch.abort_all(asyncio.get_running_loop().time()))
+
+    def _end_all(self, player: asyncio.Task[None]) -> None:
+        """Whether it was stopped or failed: nobody may wait for what will not come."""
+        _deliver(self._batch.abort_all(player.get_loop().time()))
 
     async def _play(self) -> None:
         clock = asyncio.get_running_loop().time

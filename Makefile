@@ -41,11 +41,11 @@ check: setup  ## Lint, types, import layers, generated code current
 	@echo "==> ruff";        $(BIN)/ruff check . && $(BIN)/ruff format --check --quiet .
 	@echo "==> mypy";        $(BIN)/mypy
 	@echo "==> import-linter"; $(BIN)/lint-imports | tail -4
-	@echo "==> generated code"; $(BIN)/python protos/generate.py --check && $(BIN)/python -m paretoserve.telemetry.document --check
+	@echo "==> generated code"; $(BIN)/python protos/generate.py --check && $(BIN)/python -m paretoserve.telemetry.document | diff - docs/metrics.md
 
 generate: setup  ## Regenerate protobuf code and generated documentation
 	@$(BIN)/python protos/generate.py
-	@$(BIN)/python -m paretoserve.telemetry.document
+	@$(BIN)/python -m paretoserve.telemetry.document > docs/metrics.md
 
 lock:  ## Resolve the dependencies anew into requirements.lock (torch is pinned above)
 	@echo "==> Resolving in a fresh environment"

@@ -9,20 +9,12 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from paretoserve.domain.completion import FinishReason
+from paretoserve.domain.conversation import ModelInfo, TextDelta, TokenText, TopToken
 from paretoserve.domain.decision import Candidate, Decision, Outcome, Verdict
 from paretoserve.domain.errors import Unauthenticated
 from paretoserve.domain.prediction import Prediction
 from paretoserve.domain.usage import Acceptance, Timing, Usage
-from paretoserve.gateway.calls import (
-    Call,
-    Completed,
-    Event,
-    ModelInfo,
-    Started,
-    TextDelta,
-    TokenText,
-    TopToken,
-)
+from paretoserve.gateway.calls import Call, Completed, Event, Started
 from paretoserve.gateway.grpc_server import GrpcServer
 
 KEY = "sk-local-acme"

@@ -10,6 +10,7 @@ from contextlib import aclosing
 import pytest
 from lifecycle_world import FAST, KEYS, World, call, deployment, slow, tenant, until
 from paretoserve.domain.completion import FinishReason
+from paretoserve.domain.conversation import Message, TextDelta
 from paretoserve.domain.decision import Outcome, Verdict
 from paretoserve.domain.errors import (
     ContextTooLong,
@@ -25,7 +26,7 @@ from paretoserve.domain.errors import (
 )
 from paretoserve.domain.profile import Capabilities
 from paretoserve.executor.tokenizer import Tokenizer
-from paretoserve.gateway.calls import Completed, Event, Message, Started, TextDelta
+from paretoserve.gateway.calls import Completed, Event, Started
 
 
 @pytest.fixture

@@ -12,11 +12,12 @@ from pathlib import Path
 import pytest
 import yaml
 from lifecycle_world import FAST, World, call, deployment, slow, until
+from paretoserve.domain.conversation import TextDelta
 from paretoserve.domain.deployment import Deployment
 from paretoserve.domain.errors import QueueFull, ReplicaLost, Unavailable
 from paretoserve.domain.profile import Limits, Profile
 from paretoserve.domain.replica import Health
-from paretoserve.gateway.calls import Completed, Started, TextDelta
+from paretoserve.gateway.calls import Completed, Started
 from paretoserve.gateway.discovery import Endpoint
 
 LIMITLESS = 100_000.0

@@ -6,19 +6,11 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Protocol
 
+from paretoserve.domain.conversation import Message, ModelInfo, TextDelta
 from paretoserve.domain.decision import Decision
 from paretoserve.domain.request import Sampling
 from paretoserve.domain.usage import Acceptance, Timing, Usage
 from paretoserve.executor.contract import FinishReason
-
-
-@dataclass(frozen=True, slots=True)
-class Message:
-    """One turn of a chat; `role` is system, user or assistant."""
-
-    role: str
-    content: str
-
 
 Input = str | tuple[Message, ...] | tuple[int, ...]
 """A prompt, a chat, or token ids."""
@@ -57,34 +49,6 @@ class Started:
 
 
 @dataclass(frozen=True, slots=True)
-class TopToken:
-    """An alternative that the model considered."""
-
-    token_id: int
-    text: str
-    logprob: float
-
-
-@dataclass(frozen=True, slots=True)
-class TokenText:
-    """One token with its own text (which may be a replacement character) and logprob."""
-
-    token_id: int
-    text: str
-    logprob: float
-    top: tuple[TopToken, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class TextDelta:
-    """New text, always whole characters; may be empty while one is incomplete."""
-
-    text: str
-    token_ids: tuple[int, ...]
-    logprobs: tuple[TokenText, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
 class Completed:
     """The end. `timing` is the gateway's: from the call's arrival."""
 
@@ -97,16 +61,6 @@ class Completed:
 
 
 Event = Started | TextDelta | Completed
-
-
-@dataclass(frozen=True, slots=True)
-class ModelInfo:
-    """A model as one tenant may use it."""
-
-    name: str
-    context_tokens: int
-    profiles: tuple[str, ...]
-    tiers: tuple[str, ...]
 
 
 class Serving(Protocol):

@@ -16,9 +16,9 @@ import jinja2
 from jinja2.ext import loopcontrols
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from paretoserve.domain.conversation import Message
 from paretoserve.domain.errors import EngineError, InvalidRequest
 from paretoserve.executor.tokenizer import Tokenizer
-from paretoserve.gateway.calls import Message
 
 ROLES = ("system", "user", "assistant")
 _PRIVATE_USE = range(0xE000, 0xF8FF)

@@ -2,18 +2,9 @@
 
 from __future__ import annotations
 
+from paretoserve.domain.conversation import Message, ModelInfo, TextDelta, TokenText
 from paretoserve.domain.errors import InvalidRequest
-from paretoserve.gateway.calls import (
-    Call,
-    Completed,
-    Event,
-    Input,
-    Message,
-    ModelInfo,
-    Started,
-    TextDelta,
-    TokenText,
-)
+from paretoserve.gateway.calls import Call, Completed, Event, Input, Started
 from paretoserve.gateway.chat import ROLES
 from paretoserve.gateway.http_headers import Caller, checked_session_id
 from paretoserve.wire._pb import common_pb2

@@ -13,18 +13,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from paretoserve.domain.conversation import ModelInfo, TextDelta, TokenText
 from paretoserve.domain.decision import Decision
 from paretoserve.domain.errors import EngineError, InvalidRequest, ModelNotFound
-from paretoserve.gateway.calls import (
-    Call,
-    Completed,
-    Event,
-    ModelInfo,
-    Serving,
-    Started,
-    TextDelta,
-    TokenText,
-)
+from paretoserve.gateway.calls import Call, Completed, Event, Serving, Started
 from paretoserve.gateway.http_exchange import Endpoint, Exchange, Reply
 from paretoserve.gateway.openai_api import OpenAIRequest, parse_chat, parse_completion, parse_either
 from paretoserve.gateway.openai_shapes import CHAT, COMPLETION, Head, Shape, whole_reply

@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
 
+from paretoserve.domain.conversation import ModelInfo
 from paretoserve.domain.decision import Decision
 from paretoserve.domain.deployment import Deployment
 from paretoserve.domain.errors import (
@@ -24,7 +25,7 @@ from paretoserve.domain.request import Request
 from paretoserve.domain.usage import Timing
 from paretoserve.executor.contract import Chunk, GenerationRequest
 from paretoserve.gateway.admission import Admitted, admit
-from paretoserve.gateway.calls import Call, Completed, Event, ModelInfo, Started
+from paretoserve.gateway.calls import Call, Completed, Event, Started
 from paretoserve.gateway.fleet_links import FleetLinks
 from paretoserve.gateway.observer import NoObserver, Observer, Watch
 from paretoserve.gateway.output import Output

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from paretoserve.domain.conversation import Message
 from paretoserve.domain.errors import InvalidRequest
 from paretoserve.domain.request import MAX_STOP_STRINGS
-from paretoserve.gateway.calls import Message
 from paretoserve.gateway.openai_fields import Body, json_type
 
 _ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}

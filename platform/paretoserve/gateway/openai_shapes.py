@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from paretoserve.domain.completion import FinishReason
+from paretoserve.domain.conversation import TokenText
 from paretoserve.domain.errors import EngineError
 from paretoserve.domain.usage import Usage
-from paretoserve.gateway.calls import Completed, Started, TokenText
+from paretoserve.gateway.calls import Completed, Started
 
 _LOWEST_LOGPROB = -9999.0
 """JSON has no infinity; OpenAI's clients know this number for "as good as impossible"."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from paretoserve.domain.conversation import TextDelta
 from paretoserve.domain.errors import ParetoserveError
-from paretoserve.gateway.calls import Completed, TextDelta
+from paretoserve.gateway.calls import Completed
 from paretoserve.gateway.openai_shapes import Head, Shape, finish_reason, to_json, usage_fields
 from paretoserve.wire.errors import openai_error
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from paretoserve.domain.completion import FinishReason, TokenLogprob
+from paretoserve.domain.conversation import TextDelta, TokenText, TopToken
 from paretoserve.domain.errors import EngineError, Evicted
 from paretoserve.domain.text import StopMatcher, StreamDecoder
 from paretoserve.domain.usage import Acceptance, Usage
 from paretoserve.executor.contract import NO_SPECULATION, Chunk, Finish
 from paretoserve.executor.tokenizer import Tokenizer
-from paretoserve.gateway.calls import TextDelta, TokenText, TopToken
 
 
 class Output:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 
+from paretoserve.domain.conversation import Message
 from paretoserve.domain.errors import ContextTooLong, InvalidRequest
 from paretoserve.domain.model import Model
 from paretoserve.executor.tokenizer import Tokenizer
-from paretoserve.gateway.calls import Input, Message
+from paretoserve.gateway.calls import Input
 from paretoserve.gateway.chat import ChatTemplate
 
 INLINE_CHARS = 4096

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Self
 
+from paretoserve.domain.conversation import ModelInfo
 from paretoserve.domain.deployment import Deployment
 from paretoserve.domain.errors import ModelNotFound, PermissionDenied
 from paretoserve.domain.model import Model
@@ -11,7 +12,6 @@ from paretoserve.domain.profile import Profile
 from paretoserve.domain.tenant import Tenant
 from paretoserve.domain.tier import Tier
 from paretoserve.executor.tokenizer import Tokenizer
-from paretoserve.gateway.calls import ModelInfo
 from paretoserve.gateway.prompt import PromptEncoder
 from paretoserve.gateway.tenants import TenantDirectory
 from paretoserve.policy.policy import Policy

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from paretoserve.domain.conversation import Message
 from paretoserve.domain.decision import Decision
 from paretoserve.domain.errors import Cancelled, ParetoserveError
 from paretoserve.gateway.admission import Admitted
-from paretoserve.gateway.calls import Call, Completed, Message
+from paretoserve.gateway.calls import Call, Completed
 from paretoserve.gateway.observer import Watch
 from paretoserve.telemetry.requests import Arrival, RequestRecord
 

@@ -17,6 +17,7 @@
 """
 
 from paretoserve.domain.completion import FinishReason
+from paretoserve.domain.conversation import Message, ModelInfo, TextDelta, TokenText, TopToken
 from paretoserve.domain.decision import Candidate, Outcome, Verdict
 from paretoserve.domain.errors import (
     Cancelled,
@@ -44,18 +45,7 @@ from paretoserve.sdk._client import Client, Stream
 from paretoserve.sdk._options import ClientOptions, RequestOptions, Tls
 from paretoserve.sdk._requests import Prompt
 from paretoserve.sdk._retry import RetryPolicy
-from paretoserve.sdk._types import (
-    Completed,
-    Decision,
-    Event,
-    Generation,
-    Message,
-    ModelInfo,
-    Started,
-    TextDelta,
-    TokenText,
-    TopToken,
-)
+from paretoserve.sdk._types import Completed, Decision, Event, Generation, Started
 
 __all__ = [
     "Acceptance",

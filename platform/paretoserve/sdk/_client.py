@@ -10,6 +10,7 @@ from typing import Any, Self, TypeVar, Unpack
 
 import grpc
 
+from paretoserve.domain.conversation import ModelInfo, TextDelta
 from paretoserve.domain.errors import Cancelled, ParetoserveError
 from paretoserve.sdk._channel import channel_arguments, credentials
 from paretoserve.sdk._observe import CallSpan
@@ -17,7 +18,7 @@ from paretoserve.sdk._options import ClientOptions, RequestOptions, with_key
 from paretoserve.sdk._requests import Metadata, Prepared, Prompt, call_metadata, prepare
 from paretoserve.sdk._responses import Assembly, explained, models_from_proto
 from paretoserve.sdk._retry import Attempt, Failure, RetryPolicy, Wait, advance, retry_flow
-from paretoserve.sdk._types import Decision, Event, Generation, ModelInfo, Started, TextDelta
+from paretoserve.sdk._types import Decision, Event, Generation, Started
 from paretoserve.wire._pb import inference_pb2, inference_pb2_grpc
 from paretoserve.wire.errors import error_from_rpc
 

@@ -8,9 +8,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
+from paretoserve.domain.conversation import Message
 from paretoserve.domain.errors import InvalidRequest
 from paretoserve.sdk._options import ClientOptions, RequestOptions, check_header
-from paretoserve.sdk._types import Message
 from paretoserve.wire._pb import common_pb2, inference_pb2
 
 Prompt = str | Sequence[Message | Mapping[str, str]] | Sequence[int]

@@ -6,19 +6,10 @@ from collections.abc import Iterable
 from dataclasses import fields
 
 from paretoserve.domain import decision as domain
+from paretoserve.domain.conversation import ModelInfo, TextDelta, TokenText, TopToken
 from paretoserve.domain.errors import ParetoserveError, Unavailable
 from paretoserve.sdk._retry import Failure
-from paretoserve.sdk._types import (
-    Completed,
-    Decision,
-    Event,
-    Generation,
-    ModelInfo,
-    Started,
-    TextDelta,
-    TokenText,
-    TopToken,
-)
+from paretoserve.sdk._types import Completed, Decision, Event, Generation, Started
 from paretoserve.wire._pb import common_pb2, inference_pb2
 from paretoserve.wire.decisions import decision_from_proto
 from paretoserve.wire.messages import (

@@ -6,16 +6,9 @@ from dataclasses import dataclass
 
 from paretoserve.domain import decision as domain
 from paretoserve.domain.completion import FinishReason
+from paretoserve.domain.conversation import TextDelta, TokenText
 from paretoserve.domain.usage import Acceptance, Timing, Usage
 from paretoserve.sdk._render import decision_table
-
-
-@dataclass(frozen=True, slots=True)
-class Message:
-    """One turn of a chat; `role` is `system`, `user` or `assistant`."""
-
-    role: str
-    content: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,25 +21,6 @@ class Decision(domain.Decision):
 
     def __str__(self) -> str:
         return self.table()
-
-
-@dataclass(frozen=True, slots=True)
-class TopToken:
-    """An alternative that the model considered; natural-log probability."""
-
-    token_id: int
-    text: str
-    logprob: float
-
-
-@dataclass(frozen=True, slots=True)
-class TokenText:
-    """One generated token with its natural-log probability; `top` has the best first."""
-
-    token_id: int
-    text: str
-    logprob: float
-    top: tuple[TopToken, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,15 +38,6 @@ class Started:
     replica_id: str
     prompt_tokens: int
     decision: Decision | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class TextDelta:
-    """New text, whole characters only; may be empty while one is incomplete."""
-
-    text: str
-    token_ids: tuple[int, ...] = ()
-    logprobs: tuple[TokenText, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,13 +83,3 @@ class Generation:
     acceptance: Acceptance
     gpu_seconds: float
     decision: Decision | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class ModelInfo:
-    """A model as this tenant may use it; `context_tokens` bounds prompt and output together."""
-
-    name: str
-    context_tokens: int
-    profiles: tuple[str, ...]
-    tiers: tuple[str, ...]

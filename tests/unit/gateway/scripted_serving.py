@@ -9,20 +9,12 @@ from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 
 import uvicorn
 from paretoserve.domain.completion import FinishReason
+from paretoserve.domain.conversation import ModelInfo, TextDelta, TokenText, TopToken
 from paretoserve.domain.decision import Candidate, Decision, Outcome, Verdict
 from paretoserve.domain.errors import ModelNotFound, Unauthenticated
 from paretoserve.domain.prediction import Prediction
 from paretoserve.domain.usage import Acceptance, Timing, Usage
-from paretoserve.gateway.calls import (
-    Call,
-    Completed,
-    Event,
-    ModelInfo,
-    Started,
-    TextDelta,
-    TokenText,
-    TopToken,
-)
+from paretoserve.gateway.calls import Call, Completed, Event, Started
 from starlette.types import ASGIApp
 
 KEY = "key-of-acme"

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from paretoserve.app.config import load_deployment
+from paretoserve.domain.conversation import Message
 from paretoserve.domain.deployment import Deployment
 from paretoserve.domain.errors import (
     ContextTooLong,
@@ -16,7 +17,7 @@ from paretoserve.domain.request import Sampling
 from paretoserve.executor.tokenizer import Tokenizer
 from paretoserve.gateway import prompt
 from paretoserve.gateway.admission import DEFAULT_MAX_TOKENS, Admitted, admit
-from paretoserve.gateway.calls import Call, Input, Message
+from paretoserve.gateway.calls import Call, Input
 from paretoserve.gateway.prompt import PromptEncoder
 from paretoserve.gateway.setup import Setup
 

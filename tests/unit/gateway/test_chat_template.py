@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from paretoserve.domain.conversation import Message
 from paretoserve.domain.errors import EngineError, InvalidRequest
 from paretoserve.executor.tokenizer import Tokenizer
-from paretoserve.gateway.calls import Message
 from paretoserve.gateway.chat import ChatTemplate
 
 SCRIBE = Path(__file__).parents[3] / "deployments" / "local" / "models" / "scribe"

@@ -10,6 +10,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from paretoserve.domain.conversation import Message
 from paretoserve.domain.errors import (
     InvalidRequest,
     ModelNotFound,
@@ -20,7 +21,6 @@ from paretoserve.domain.errors import (
 )
 from paretoserve.domain.request import Sampling
 from paretoserve.gateway import grpc_server, http_stall
-from paretoserve.gateway.calls import Message
 from paretoserve.gateway.grpc_server import MAX_MESSAGE_BYTES, SERVICE, GrpcServer
 from paretoserve.wire._pb import common_pb2, inference_pb2, inference_pb2_grpc
 from paretoserve.wire.decisions import decision_from_proto

@@ -3,9 +3,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from paretoserve.domain.conversation import Message
 from paretoserve.domain.errors import InvalidRequest
 from paretoserve.domain.request import Sampling
-from paretoserve.gateway.calls import Message
 from paretoserve.gateway.openai_api import parse_chat, parse_completion, parse_either
 
 USER = {"role": "user", "content": "hi"}

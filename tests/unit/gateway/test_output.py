@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 from paretoserve.domain.completion import FinishReason, TokenLogprob
+from paretoserve.domain.conversation import TextDelta
 from paretoserve.domain.errors import EngineError, Evicted
 from paretoserve.domain.usage import Acceptance, Timing, Usage
 from paretoserve.executor.contract import Chunk, Finish
 from paretoserve.executor.tokenizer import Tokenizer
-from paretoserve.gateway.calls import TextDelta
 from paretoserve.gateway.output import Output
 
 TOKENIZER = Tokenizer.load(

@@ -154,6 +154,18 @@ async def test_a_lost_executor_ends_requests_and_its_return_is_noticed() -> None
         assert len(tokens) == 3
 
 
+async def test_an_engine_that_cannot_take_a_request_cuts_the_link_and_says_why(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(*_: object) -> None:
+        raise TypeError("the adapter is wrong")
+
+    async with world() as it:
+        monkeypatch.setattr(EmulatorEngine, "generate", fail)
+        with pytest.raises(ReplicaLost, match="the adapter is wrong"):
+            await asyncio.wait_for(collect(it.link, request()), 10)
+
+
 async def test_lost_connections_leave_no_task_behind() -> None:
     before = asyncio.all_tasks()
     async with world() as it:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import math
 from collections.abc import AsyncIterator
 from typing import Any, NoReturn
@@ -11,7 +12,7 @@ from typing import Any, NoReturn
 import grpc.aio
 from grpc_health.v1 import health as grpc_health
 
-from paretoserve.domain.errors import InvalidRequest, ParetoserveError
+from paretoserve.domain.errors import EngineError, InvalidRequest, ParetoserveError
 from paretoserve.domain.profile import Coalesce
 from paretoserve.executor.attachment import Attachment
 from paretoserve.executor.host import Drained, EngineHost
@@ -50,6 +51,7 @@ class ExecutorService(rpc.ExecutorServicer):
         attachment = Attachment(self._host, coalesce, self._on_submit)
         await context.send_initial_metadata(())  # tells the gateway that it is attached
         reader = asyncio.create_task(_read(request_iterator, attachment))
+        reader.add_done_callback(functools.partial(_note_failure, attachment))
         writer = asyncio.create_task(_write_frames(attachment, context))
         await self._run(attachment, context, writer, reader)
 
@@ -168,6 +170,12 @@ async def _read(requests: AsyncIterator[pb.AttachRequest], attachment: Attachmen
             )
             return
     attachment.finish_submits()
+
+
+def _note_failure(attachment: Attachment, reader: asyncio.Task[None]) -> None:
+    """A reader that failed takes no more messages: whoever sends them must not wait for answers."""
+    if not reader.cancelled() and (error := reader.exception()) is not None:
+        attachment.break_off(EngineError(f"a message could not be taken: {error!r}"))
 
 
 async def _write_frames(attachment: Attachment, context: Context) -> None:

@@ -198,15 +198,16 @@ async def test_one_that_reads_late_gets_everything_merged() -> None:
     async with world(tpot_ms=0.2) as it:
         frames = it.stub.Attach()
         await frames.write(HELLO)
-        await frames.write(up("r" * 256, 4000))
+        await frames.write(up("r" * 256, 6000))
         await frames.done_writing()
         await it.idle()
         tokens, count = 0, 0
         while (frame := await frames.read()) is not grpc.aio.EOF:
             tokens += sum(len(delta.token_ids) for delta in frame.deltas)
             count += 1
-        assert tokens == 4000
-        assert count < 2000  # what did not fit into the flow-control window was merged
+        assert tokens == 6000
+        # What did not fit into the flow-control window, up to 1 MiB of 270-byte frames, was merged.
+        assert count < 5000
 
 
 async def test_nothing_is_taken_while_starting_or_draining() -> None:

@@ -90,7 +90,8 @@ class EngineStats:
     """A reading of the engine's load. Counters only grow; the rest is of this moment.
 
     `running` sequences hold KV blocks; `waiting` ones do not yet. `waiting_tokens` are prompt
-    tokens still to prefill, those of running sequences included. `batch` is the number of
+    tokens still to prefill, those of running sequences included. `kv_used_tokens` are those that
+    running sequences hold in the cache, as a step reads them, not what is reserved. `batch` is the number of
     sequences in the last step and `step_ms` its wall time. `acceptance_length` is tokens per
     decoding sequence-step over the last few hundred steps, 1.0 without speculation. `failure`
     says why the engine will never serve again, and is empty as long as it can.

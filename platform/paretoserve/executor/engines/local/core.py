@@ -160,7 +160,7 @@ class Core:
             waiting=len(waiting),
             waiting_tokens=tokens + sum(sequence.prompt_tokens for sequence in waiting),
             batch=self._batch,
-            kv_used_tokens=self._cache.used_tokens,
+            kv_used_tokens=sum(sequence.computed for sequence in running),
             kv_total_tokens=self.kv_total_tokens,
             step_ms=self._step_ms,
             acceptance_length=said / steps if steps else 1.0,

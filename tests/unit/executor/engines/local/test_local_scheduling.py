@@ -42,11 +42,12 @@ def test_admits_by_free_blocks_in_order_and_loses_nothing(driver: Make) -> None:
     engine.step()
     stats = engine.core.stats()
     # The second does not fit beside the first; the third would, but does not overtake it.
-    assert (stats.running, stats.waiting, stats.kv_used_tokens) == (1, 3, 40)
+    assert (stats.running, stats.waiting, stats.kv_used_tokens) == (1, 3, 20)
+    assert engine.core._cache.used_tokens == 40
     assert stats.waiting_tokens == 42
     engine.run()
     assert [len(engine.tokens(str(n))) for n in range(4)] == [20, 30, 2, 30]
-    assert engine.core.stats().kv_used_tokens == 0
+    assert engine.core._cache.used_tokens == 0
 
 
 def test_higher_priority_waits_less(driver: Make) -> None:
@@ -114,6 +115,7 @@ def test_abort_frees_everything_at_once(
     assert not engine.core.busy
     stats = engine.core.stats()
     assert (stats.running, stats.waiting, stats.kv_used_tokens) == (0, 0, 0)
+    assert engine.core._cache.used_tokens == 0
     assert [engine.finish(str(n)).reason for n in range(3)] == [FinishReason.ABORTED] * 3
     assert engine.finish("0").usage.completion_tokens == len(engine.tokens("0")) > 0
     engine.add("next", random_prompt(9, 5), max_tokens=3)

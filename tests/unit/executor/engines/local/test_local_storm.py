@@ -74,4 +74,5 @@ def test_company_changes_no_output_and_leaves_nothing_behind(
         assert finish.usage.completion_tokens == alone.finish(name).usage.completion_tokens
     stats = engine.core.stats()
     assert stats.running == stats.waiting == stats.waiting_tokens == stats.kv_used_tokens == 0
+    assert engine.core._cache.used_tokens == 0
     assert engine.core.stats().cached_tokens_total > 0

@@ -20,13 +20,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from safetensors.torch import save_file
+
 from paretoserve.domain.model import Model
 from paretoserve.domain.profile import CurvePoint, LatencyCurve, Limits, Profile
 from paretoserve.domain.request import Sampling
 from paretoserve.executor.contract import Chunk, GenerationRequest
 from paretoserve.executor.engines.local.core import Core, Output
 from paretoserve.executor.engines.local.options import read_options
-from safetensors.torch import save_file
 
 SHAPE = {
     "model_type": "llama",

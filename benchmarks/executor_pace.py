@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+
 from paretoserve.domain.profile import Coalesce
 from paretoserve.domain.replica import Health
 from paretoserve.domain.request import Sampling

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from paretoserve.domain.model import Model
 from paretoserve.domain.profile import CurvePoint, LatencyCurve, Limits, Profile
 from paretoserve.executor.catalog import ENGINES, create

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.unit.gateway.scripted_serving import running
+
 from paretoserve.domain.deployment import Deployment
 from paretoserve.domain.profile import Profile
 from paretoserve.executor import catalog
@@ -27,8 +29,6 @@ from paretoserve.gateway.tenants import hash_key
 from paretoserve.ledger.ledger import Ledger
 from paretoserve.placement.fleet import Fleet
 from paretoserve.placement.tickets import TicketIssuer
-
-from tests.unit.gateway.scripted_serving import running
 
 ACME = "key-of-acme"
 CUMULUS = "key-of-cumulus"

@@ -13,13 +13,14 @@ from typing import Any
 
 import grpc
 import yaml
+from ray import serve
+from ray.serve.schema import ServeDeploySchema
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
 from paretoserve.app.serve import config_file
 from paretoserve.app.serve.args import GATEWAY
 from paretoserve.wire._pb import inference_pb2 as pb
 from paretoserve.wire._pb import inference_pb2_grpc as rpc
-from ray import serve
-from ray.serve.schema import ServeDeploySchema
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 APPLICATION = "paretoserve"
 KEY = "sk-test-acme"

@@ -10,6 +10,8 @@ from typing import Any
 import grpc
 import httpx
 import pytest
+from tests.integration.live_gateway import ACME, CONTEXT, LiveGateway, live_gateway
+
 from paretoserve.domain.errors import (
     ContextTooLong,
     InvalidRequest,
@@ -19,8 +21,6 @@ from paretoserve.domain.errors import (
 )
 from paretoserve.wire._pb import common_pb2, inference_pb2, inference_pb2_grpc
 from paretoserve.wire.errors import error_from_rpc
-
-from tests.integration.live_gateway import ACME, CONTEXT, LiveGateway, live_gateway
 
 AUTH = {"authorization": f"Bearer {ACME}"}
 CHAT = {"model": "scribe", "messages": [{"role": "user", "content": "hi"}]}

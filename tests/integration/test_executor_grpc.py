@@ -7,6 +7,8 @@ import contextlib
 from collections.abc import AsyncIterator
 
 import pytest
+from tests.support.emulated import MODEL, emulated_profile, request
+
 from paretoserve.domain.errors import (
     ContextTooLong,
     InvalidRequest,
@@ -21,8 +23,6 @@ from paretoserve.executor.contract import FinishReason, GenerationRequest
 from paretoserve.executor.engines.emulator import EmulatorEngine
 from paretoserve.executor.link import ExecutorLink
 from paretoserve.executor.server import ExecutorServer
-
-from tests.support.emulated import MODEL, emulated_profile, request
 
 
 class World:

@@ -11,6 +11,8 @@ import grpc.aio
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from tests.support.emulated import MODEL, emulated_profile
+
 from paretoserve.domain.errors import InvalidRequest, QueueFull, SlowReader, Unavailable
 from paretoserve.executor import attachment
 from paretoserve.executor.engines.emulator import EmulatorEngine
@@ -19,8 +21,6 @@ from paretoserve.wire._pb import common_pb2
 from paretoserve.wire._pb import executor_pb2 as pb
 from paretoserve.wire._pb import executor_pb2_grpc as rpc
 from paretoserve.wire.errors import error_from_rpc
-
-from tests.support.emulated import MODEL, emulated_profile
 
 HELLO = pb.AttachRequest(hello=pb.Hello(gateway_id="g"))
 

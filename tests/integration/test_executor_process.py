@@ -14,11 +14,11 @@ from pathlib import Path
 import grpc.aio
 import pytest
 import yaml
+from tests.support.emulated import deployment_documents, emulated_profile
+
 from paretoserve.wire._pb import common_pb2
 from paretoserve.wire._pb import executor_pb2 as pb
 from paretoserve.wire._pb import executor_pb2_grpc as rpc
-
-from tests.support.emulated import deployment_documents, emulated_profile
 
 
 @pytest.fixture

@@ -13,13 +13,13 @@ from pathlib import Path
 
 import pytest
 import yaml
+from tests.support.emulated import MODEL, deployment_documents, emulated_profile, request
+
 from paretoserve.domain.errors import ReplicaLost, Unavailable
 from paretoserve.domain.replica import Health, ReplicaState
 from paretoserve.executor.engines.emulator import EmulatorEngine
 from paretoserve.executor.link import SILENT_AFTER_S, ExecutorLink
 from paretoserve.executor.server import ExecutorServer
-
-from tests.support.emulated import MODEL, deployment_documents, emulated_profile, request
 
 
 @contextlib.asynccontextmanager

@@ -8,11 +8,11 @@ from typing import Any
 
 import grpc
 import pytest
+from tests.integration.live_gateway import ACME, CONTEXT, CUMULUS, LiveGateway, live_gateway
+
 from paretoserve.domain.errors import ContextTooLong, QuotaExceeded, ReplicaLost, Saturated
 from paretoserve.wire._pb import common_pb2, inference_pb2, inference_pb2_grpc
 from paretoserve.wire.errors import error_from_rpc
-
-from tests.integration.live_gateway import ACME, CONTEXT, CUMULUS, LiveGateway, live_gateway
 
 METADATA = (("authorization", f"Bearer {ACME}"),)
 CUMULUS_METADATA = (("authorization", f"Bearer {CUMULUS}"),)

@@ -7,12 +7,13 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
-from paretoserve.app import http_guard
-from paretoserve.app.http_listener import HttpListener
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
+
+from paretoserve.app import http_guard
+from paretoserve.app.http_listener import HttpListener
 
 
 async def echo(request: Request) -> PlainTextResponse:

@@ -9,6 +9,7 @@ from contextlib import aclosing
 
 import pytest
 from lifecycle_world import FAST, KEYS, World, call, deployment, slow, tenant, until
+
 from paretoserve.domain.completion import FinishReason
 from paretoserve.domain.conversation import Message, TextDelta
 from paretoserve.domain.decision import Outcome, Verdict

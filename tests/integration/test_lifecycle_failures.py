@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 from lifecycle_world import FAST, World, call, deployment, slow, until
+
 from paretoserve.domain.conversation import TextDelta
 from paretoserve.domain.deployment import Deployment
 from paretoserve.domain.errors import QueueFull, ReplicaLost, Unavailable

@@ -8,7 +8,6 @@ from typing import Any
 
 import openai
 import pytest
-
 from tests.integration.live_gateway import ACME, CONTEXT, CUMULUS, LiveGateway, live_gateway
 
 MESSAGES: list[Any] = [

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import grpc
 import pytest
-from paretoserve.app.serve import processes, up
 from ray.cluster_utils import Cluster
 from ray_platform import Client, describe, serve_document, until, write_deployment
+
+from paretoserve.app.serve import processes, up
 
 pytestmark = pytest.mark.ray
 

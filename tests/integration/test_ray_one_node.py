@@ -8,8 +8,6 @@ import signal
 import grpc
 import httpx
 import pytest
-from paretoserve.app.config import ConfigError
-from paretoserve.app.serve import processes, up
 from ray_platform import (
     KEY,
     Client,
@@ -19,6 +17,9 @@ from ray_platform import (
     until,
     write_deployment,
 )
+
+from paretoserve.app.config import ConfigError
+from paretoserve.app.serve import processes, up
 
 pytestmark = pytest.mark.ray
 

@@ -6,9 +6,6 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
-from paretoserve import sdk
-from paretoserve.gateway.calls import Call, Event
-
 from tests.integration.sdk_gateway import (
     COMPLETED,
     KEY,
@@ -18,6 +15,9 @@ from tests.integration.sdk_gateway import (
     scripted_gateway,
     started,
 )
+
+from paretoserve import sdk
+from paretoserve.gateway.calls import Call, Event
 
 QUICK = sdk.RetryPolicy(base_s=0.01, cap_s=0.05)
 TEXT = "".join(WORDS)

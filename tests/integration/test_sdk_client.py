@@ -8,9 +8,6 @@ import time
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
-from paretoserve import sdk
-from paretoserve.gateway.calls import Call, Event
-
 from tests.integration.sdk_gateway import (
     COMPLETED,
     KEY,
@@ -20,6 +17,9 @@ from tests.integration.sdk_gateway import (
     scripted_gateway,
     started,
 )
+
+from paretoserve import sdk
+from paretoserve.gateway.calls import Call, Event
 
 QUICK = sdk.RetryPolicy(base_s=0.01, cap_s=0.05)
 TEXT = "".join(WORDS)

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
 from tests.integration.sdk_gateway import scripted_gateway
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "sdk.md"

@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
-from paretoserve import sdk
-
 from tests.integration.live_gateway import ACME, CUMULUS, LiveGateway, live_gateway
+
+from paretoserve import sdk
 
 
 @pytest.fixture

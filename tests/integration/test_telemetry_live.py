@@ -19,6 +19,9 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from prometheus_client.parser import text_string_to_metric_families
+from tests.integration.live_gateway import ACME, DEPLOYMENT
+
 from paretoserve import sdk
 from paretoserve.app.config import ConfigError
 from paretoserve.app.telemetry import load_telemetry
@@ -28,9 +31,6 @@ from paretoserve.executor.server import ExecutorServer
 from paretoserve.gateway.discovery import Endpoint, StaticDiscovery
 from paretoserve.telemetry import TelemetrySettings, start
 from paretoserve.telemetry.live import Telemetry
-from prometheus_client.parser import text_string_to_metric_families
-
-from tests.integration.live_gateway import ACME, DEPLOYMENT
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 

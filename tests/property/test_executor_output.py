@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.support.emulated import emulated_profile, request
+
 from paretoserve.domain.completion import FinishReason, TokenLogprob
 from paretoserve.domain.request import Sampling
 from paretoserve.domain.usage import Acceptance, Timing, Usage
@@ -14,8 +16,6 @@ from paretoserve.executor.engines.emulator.batch import Batch
 from paretoserve.executor.unread import Unread
 from paretoserve.wire import messages
 from paretoserve.wire._pb import executor_pb2 as pb
-
-from tests.support.emulated import emulated_profile, request
 
 int32 = st.integers(0, 2**31 - 1)
 number = st.floats(allow_nan=False, allow_infinity=False)

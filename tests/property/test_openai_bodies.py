@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
 from paretoserve.domain.errors import InvalidRequest
 from paretoserve.gateway.openai_api import OpenAIRequest, parse_chat, parse_completion
 from paretoserve.gateway.openai_fields import parse_json

@@ -8,6 +8,7 @@ from pathlib import Path
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+
 from paretoserve.domain.decision import Outcome, Verdict
 from paretoserve.domain.policy import PolicyDocument
 from paretoserve.domain.profile import Profile

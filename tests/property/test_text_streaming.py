@@ -7,6 +7,7 @@ from pathlib import Path
 
 from hypothesis import given
 from hypothesis import strategies as st
+
 from paretoserve.domain.text import StopMatcher, StreamDecoder
 from paretoserve.executor.tokenizer import Tokenizer
 

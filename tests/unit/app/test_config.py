@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+
 from paretoserve.app.config import ConfigError, load_deployment
 
 LOCAL = Path(__file__).parents[3] / "deployments" / "local"

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
+
 from paretoserve.app.config import load_deployment
 from paretoserve.app.demo import analysis, decisions, machine, picture, report
 from paretoserve.app.demo.board import Board, Targets
@@ -23,7 +25,6 @@ from paretoserve.domain.decision import Candidate, Outcome, Verdict
 from paretoserve.domain.prediction import Prediction
 from paretoserve.domain.profile import CurvePoint, LatencyCurve
 from paretoserve.sdk import Decision
-from rich.console import Console
 
 LOCAL = Path(__file__).parents[3] / "deployments/local"
 DEPLOYMENT = load_deployment(LOCAL)

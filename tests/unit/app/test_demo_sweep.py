@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizers import Tokenizer
+
 from paretoserve.app.demo.curves import latency_curve, points
 from paretoserve.app.demo.plan import SweepPlan
 from paretoserve.app.demo.prompts import PromptSource
@@ -19,7 +21,6 @@ from paretoserve.domain.completion import FinishReason
 from paretoserve.domain.errors import EngineError
 from paretoserve.domain.usage import Acceptance, Timing, Usage
 from paretoserve.executor.contract import Chunk, Finish, GenerationRequest
-from tokenizers import Tokenizer
 
 MODEL = Path(__file__).parents[3] / "deployments/local/models/scribe"
 TEXT = "\n\n".join(

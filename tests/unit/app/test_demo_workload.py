@@ -7,13 +7,14 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizers import Tokenizer
+
 from paretoserve.app.config import ConfigError, load_deployment
 from paretoserve.app.demo.plan import Client, Plan, read_plan
 from paretoserve.app.demo.prompts import PromptSource, read_prompts
 from paretoserve.app.demo.trace import Arrival, read_trace
 from paretoserve.app.demo.workload import build_workload, pace, scale
 from paretoserve.domain.profile import CurvePoint, LatencyCurve
-from tokenizers import Tokenizer
 
 LOCAL = Path(__file__).parents[3] / "deployments/local"
 PLAN = LOCAL / "demo/plan.yaml"

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from paretoserve.app.serve.autoscaling import by_streams
 from ray.serve.config import AutoscalingConfig, AutoscalingContext
+
+from paretoserve.app.serve.autoscaling import by_streams
 
 
 def context(metrics, replicas: int = 2) -> AutoscalingContext:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+
 from paretoserve.app.config import ConfigError, load_deployment
 from paretoserve.app.serve import config_file
 from paretoserve.app.serve.builder import build, parse_args, resources

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from paretoserve.app.config import ConfigError, load_deployment
 from paretoserve.app.serve import documents
 

@@ -6,6 +6,7 @@ import asyncio
 import threading
 
 import pytest
+
 from paretoserve.app.serve.loop_thread import LoopThread
 
 

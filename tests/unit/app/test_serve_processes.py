@@ -10,6 +10,7 @@ import sys
 import time
 
 import pytest
+
 from paretoserve.app.serve.processes import ProcessRef, family, wait_gone
 
 

@@ -4,6 +4,7 @@ import math
 from typing import Any
 
 import pytest
+
 from paretoserve.domain.errors import InvalidRequest
 from paretoserve.domain.request import Sampling
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import pytest
+
 from paretoserve.domain.text import MAX_HELD_TOKENS, StopMatcher, StreamDecoder
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import grpc
 import grpc.aio
+
 from paretoserve.wire._pb import executor_pb2 as pb
 from paretoserve.wire._pb import executor_pb2_grpc as rpc
 

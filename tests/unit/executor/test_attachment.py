@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from tests.support.emulated import request
+
 from paretoserve.domain.errors import InvalidRequest, QueueFull, SlowReader
 from paretoserve.domain.profile import Coalesce
 from paretoserve.domain.usage import Timing, Usage
@@ -13,8 +15,6 @@ from paretoserve.executor import codec
 from paretoserve.executor.attachment import Attachment
 from paretoserve.executor.contract import Chunk, EngineInfo, EngineStats, Finish, FinishReason
 from paretoserve.executor.host import EngineHost
-
-from tests.support.emulated import request
 
 
 class HandEngine:

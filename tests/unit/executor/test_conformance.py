@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
+from tests.support.emulated import MODEL, emulated_profile
+
 from paretoserve.domain.errors import EngineError
 from paretoserve.executor import conformance
 from paretoserve.executor.conformance import CHECKS, Subject, Violation, life, limits, output
 from paretoserve.executor.contract import Chunk, Deliver, GenerationRequest
 from paretoserve.executor.engines.emulator import EmulatorEngine
-
-from tests.support.emulated import MODEL, emulated_profile
 
 PROFILE = emulated_profile(max_batch=4, max_queue=2, context_tokens=2048)
 

@@ -6,6 +6,8 @@ import asyncio
 import math
 
 import pytest
+from tests.support.emulated import MODEL, emulated_profile, request
+
 from paretoserve.domain.errors import ContextTooLong, EngineError, InvalidRequest, QueueFull
 from paretoserve.domain.model import Model
 from paretoserve.executor.contract import Chunk, FinishReason, GenerationRequest
@@ -13,8 +15,6 @@ from paretoserve.executor.engines.emulator import EmulatorEngine
 from paretoserve.executor.engines.emulator.arguments import EmulatorArgs
 from paretoserve.executor.engines.emulator.batch import Batch
 from paretoserve.executor.streams import stream
-
-from tests.support.emulated import MODEL, emulated_profile, request
 
 
 class Played:

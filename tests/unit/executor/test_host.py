@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from tests.support.emulated import MODEL, emulated_profile, request
+
 from paretoserve.domain.errors import Unavailable
 from paretoserve.executor.contract import Chunk, FinishReason
 from paretoserve.executor.engines.emulator import EmulatorEngine
 from paretoserve.executor.engines.emulator.batch import Batch
 from paretoserve.executor.host import EngineHost
 from paretoserve.wire._pb import executor_pb2 as pb
-
-from tests.support.emulated import MODEL, emulated_profile, request
 
 
 async def test_an_engine_that_fails_while_it_serves_makes_the_executor_failed(

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import grpc.aio
 import pytest
+
 from paretoserve.domain.errors import EngineError
 from paretoserve.executor.supervisor import (
     Backoff,

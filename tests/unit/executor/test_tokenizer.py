@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import tokenizers
+
 from paretoserve.domain.errors import EngineError, InvalidRequest
 from paretoserve.executor.tokenizer import Tokenizer
 

@@ -8,6 +8,8 @@ import socket
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 
 import uvicorn
+from starlette.types import ASGIApp
+
 from paretoserve.domain.completion import FinishReason
 from paretoserve.domain.conversation import ModelInfo, TextDelta, TokenText, TopToken
 from paretoserve.domain.decision import Candidate, Decision, Outcome, Verdict
@@ -15,7 +17,6 @@ from paretoserve.domain.errors import ModelNotFound, Unauthenticated
 from paretoserve.domain.prediction import Prediction
 from paretoserve.domain.usage import Acceptance, Timing, Usage
 from paretoserve.gateway.calls import Call, Completed, Event, Started
-from starlette.types import ASGIApp
 
 KEY = "key-of-acme"
 AUTH = {"authorization": f"Bearer {KEY}"}

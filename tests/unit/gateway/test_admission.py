@@ -4,6 +4,7 @@ import asyncio
 from pathlib import Path
 
 import pytest
+
 from paretoserve.app.config import load_deployment
 from paretoserve.domain.conversation import Message
 from paretoserve.domain.deployment import Deployment

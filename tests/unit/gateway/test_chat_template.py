@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from paretoserve.domain.conversation import Message
 from paretoserve.domain.errors import EngineError, InvalidRequest
 from paretoserve.executor.tokenizer import Tokenizer

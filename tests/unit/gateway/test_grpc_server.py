@@ -10,6 +10,16 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from tests.unit.gateway.scripted_serving import (
+    AUTH,
+    DECISION,
+    END,
+    LOGPROB,
+    Pause,
+    ScriptedServing,
+    delta,
+)
+
 from paretoserve.domain.conversation import Message
 from paretoserve.domain.errors import (
     InvalidRequest,
@@ -25,16 +35,6 @@ from paretoserve.gateway.grpc_server import MAX_MESSAGE_BYTES, SERVICE, GrpcServ
 from paretoserve.wire._pb import common_pb2, inference_pb2, inference_pb2_grpc
 from paretoserve.wire.decisions import decision_from_proto
 from paretoserve.wire.errors import error_from_rpc
-
-from tests.unit.gateway.scripted_serving import (
-    AUTH,
-    DECISION,
-    END,
-    LOGPROB,
-    Pause,
-    ScriptedServing,
-    delta,
-)
 
 METADATA = tuple(AUTH.items())
 REQUEST = inference_pb2.GenerateRequest(model="scribe", prompt="hi")

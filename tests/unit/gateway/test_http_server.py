@@ -10,11 +10,6 @@ from typing import Any
 
 import httpx
 import pytest
-from paretoserve.domain.completion import FinishReason
-from paretoserve.domain.errors import EngineError, QueueFull, Saturated, SlowReader
-from paretoserve.gateway import http_exchange, http_stall
-from paretoserve.gateway.http_server import create_app
-
 from tests.unit.gateway.scripted_serving import (
     AUTH,
     END,
@@ -24,6 +19,11 @@ from tests.unit.gateway.scripted_serving import (
     delta,
     running,
 )
+
+from paretoserve.domain.completion import FinishReason
+from paretoserve.domain.errors import EngineError, QueueFull, Saturated, SlowReader
+from paretoserve.gateway import http_exchange, http_stall
+from paretoserve.gateway.http_server import create_app
 
 CHAT = {"model": "scribe", "messages": [{"role": "user", "content": "hi"}]}
 COMPLETION = {"model": "scribe", "prompt": "hi"}

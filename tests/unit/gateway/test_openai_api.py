@@ -3,6 +3,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+
 from paretoserve.domain.conversation import Message
 from paretoserve.domain.errors import InvalidRequest
 from paretoserve.domain.request import Sampling

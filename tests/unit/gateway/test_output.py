@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+
 from paretoserve.domain.completion import FinishReason, TokenLogprob
 from paretoserve.domain.conversation import TextDelta
 from paretoserve.domain.errors import EngineError, Evicted

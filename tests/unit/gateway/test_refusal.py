@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+
 from paretoserve.domain.decision import Candidate, Decision, Outcome, Verdict
 from paretoserve.domain.errors import InvalidRequest, QueueFull, Saturated, Unavailable
 from paretoserve.gateway.refusal import refusal

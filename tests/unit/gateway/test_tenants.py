@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 
 import pytest
+
 from paretoserve.domain.deployment import Deployment
 from paretoserve.domain.errors import PermissionDenied, Unauthenticated
 from paretoserve.gateway.tenants import TenantDirectory, hash_key

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+
 from paretoserve.domain.profile import CurvePoint, LatencyCurve, Limits, Profile
 from paretoserve.domain.replica import Health, ReplicaState
 from paretoserve.latency.cost import gpu_seconds

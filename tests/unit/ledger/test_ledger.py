@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from paretoserve.domain.errors import QuotaExceeded
 from paretoserve.domain.tenant import Quota, Tenant
 from paretoserve.ledger.ledger import Ledger

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from hypothesis import given
 from hypothesis import strategies as st
+
 from paretoserve.domain.replica import Health, ReplicaState
 from paretoserve.domain.ticket import Ticket
 from paretoserve.placement.fleet import Fleet

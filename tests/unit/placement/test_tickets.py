@@ -3,6 +3,7 @@ from __future__ import annotations
 from dataclasses import fields, replace
 
 import pytest
+
 from paretoserve.domain.decision import Candidate, Decision, Outcome, Verdict
 from paretoserve.domain.prediction import Prediction
 from paretoserve.domain.request import Request

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
+
 from paretoserve.domain.decision import Decision
 from paretoserve.domain.policy import PolicyDocument
 from paretoserve.domain.profile import Profile

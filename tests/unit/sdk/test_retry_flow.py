@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import pytest
+
 from paretoserve.domain import errors
 from paretoserve.domain.errors import ParetoserveError
 from paretoserve.sdk._retry import Attempt, Failure, RetryPolicy, Wait, advance, retry_flow

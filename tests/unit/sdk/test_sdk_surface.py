@@ -7,8 +7,9 @@ import inspect
 from dataclasses import FrozenInstanceError, replace
 from pathlib import Path
 
-import paretoserve
 import pytest
+
+import paretoserve
 from paretoserve import sdk
 from paretoserve.domain import errors
 from paretoserve.domain.decision import Candidate, Decision, Outcome, Verdict

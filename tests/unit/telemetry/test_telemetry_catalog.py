@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from opentelemetry.semconv._incubating.metrics import gen_ai_metrics
+
 from paretoserve.telemetry.catalog import EVENT_ATTRIBUTES, LABELS, METRICS, SPANS, Kind, Metric
 from paretoserve.telemetry.document import document, prometheus_name
 

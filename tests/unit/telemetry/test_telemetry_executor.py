@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+
 from paretoserve.domain.completion import FinishReason
 from paretoserve.domain.request import Sampling
 from paretoserve.domain.usage import Acceptance, Timing, Usage

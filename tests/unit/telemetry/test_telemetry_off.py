@@ -6,9 +6,10 @@ import subprocess
 import sys
 
 import pytest
+from pydantic import ValidationError
+
 from paretoserve.telemetry import TelemetrySettings, start
 from paretoserve.telemetry.requests import Arrival
-from pydantic import ValidationError
 
 IMPORTS_NO_SDK = """
 import sys

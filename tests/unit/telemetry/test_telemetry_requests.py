@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
 from paretoserve.domain import errors
 from paretoserve.domain.completion import FinishReason
 from paretoserve.domain.decision import Candidate, Decision, Outcome, Verdict
@@ -24,7 +26,6 @@ from paretoserve.telemetry.requests import (
     outcome_of,
     preferred_verdict,
 )
-from prometheus_client.parser import text_string_to_metric_families
 
 FULL = Candidate("min-latency", "ml-0", Verdict.FULL, "full", Prediction(900, 950, 3, 1))
 LATE = Candidate("min-latency", "ml-1", Verdict.LATE_TTFT, "late", Prediction(300, 350, 3, 1))

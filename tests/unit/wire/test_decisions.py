@@ -4,6 +4,7 @@ import json
 import math
 
 import pytest
+
 from paretoserve.domain.decision import Candidate, Decision, Outcome, Verdict
 from paretoserve.domain.prediction import Prediction
 from paretoserve.wire._pb import inference_pb2 as pb

@@ -8,6 +8,7 @@ import grpc
 import pytest
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
+
 from paretoserve.domain import errors
 from paretoserve.domain.errors import (
     Cancelled,

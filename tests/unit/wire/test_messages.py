@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+
 from paretoserve.domain.completion import FinishReason, TokenLogprob
 from paretoserve.domain.errors import InvalidRequest
 from paretoserve.domain.request import Sampling

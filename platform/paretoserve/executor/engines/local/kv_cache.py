@@ -53,11 +53,6 @@ class BlockCache:
         """Blocks that an allocation could take."""
         return len(self._empty) + len(self._cached)
 
-    @property
-    def used_tokens(self) -> int:
-        """Tokens of room in the blocks that sequences hold."""
-        return (self.total - self.free) * self.block_tokens
-
     def allocate(self, tokens: Sequence[int], capacity: int) -> Allocation | None:
         """Blocks for a prompt that may grow to `capacity` tokens, or None if too few are free.
 

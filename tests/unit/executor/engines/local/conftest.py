@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
+
 from paretoserve.domain.model import Model
 from paretoserve.domain.profile import CurvePoint, LatencyCurve, Limits, Profile
 from paretoserve.domain.request import Sampling
 from paretoserve.executor.contract import Chunk, GenerationRequest
 from paretoserve.executor.engines.local.core import Core
 from paretoserve.executor.engines.local.options import read_options
-from safetensors.torch import save_file
 
 torch.set_num_threads(1)  # as the engine does; small tensors gain nothing from more
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+
 from paretoserve.executor.engines.local.kv_cache import BlockCache
 
 

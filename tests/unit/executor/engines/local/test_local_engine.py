@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import SPECULATION, VOCAB, make_profile, random_prompt, write_model
+
 from paretoserve.domain.errors import (
     ContextTooLong,
     EngineError,

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from conftest import Driver, make_profile
+
 from paretoserve.domain.model import Model
 
 FOLDER = Path(__file__).parents[5] / "deployments" / "local" / "models" / "scribe"

@@ -23,10 +23,11 @@ from conftest import (
     target_weights,
     write_model,
 )
+from safetensors.torch import load_file, save_file
+
 from paretoserve.domain.errors import EngineError
 from paretoserve.domain.model import Model
 from paretoserve.executor.engines.local.layers import FLOAT32_ROUNDING, linear, rms_norm
-from safetensors.torch import load_file, save_file
 
 Weights = dict[str, torch.Tensor]
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from conftest import SPECULATION, VOCAB, Driver, random_prompt
+
 from paretoserve.domain.request import Sampling
 from paretoserve.executor.contract import FinishReason
 from paretoserve.executor.engines.local.penalties import Penalties

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import pytest
 from conftest import SPECULATION, Driver, random_prompt
+
 from paretoserve.executor.contract import FinishReason
 
 Make = Callable[..., Driver]
@@ -43,11 +44,11 @@ def test_admits_by_free_blocks_in_order_and_loses_nothing(driver: Make) -> None:
     stats = engine.core.stats()
     # The second does not fit beside the first; the third would, but does not overtake it.
     assert (stats.running, stats.waiting, stats.kv_used_tokens) == (1, 3, 20)
-    assert engine.core._cache.used_tokens == 40
+    assert engine.core._cache.total - engine.core._cache.free == 40 / 4
     assert stats.waiting_tokens == 42
     engine.run()
     assert [len(engine.tokens(str(n))) for n in range(4)] == [20, 30, 2, 30]
-    assert engine.core._cache.used_tokens == 0
+    assert engine.core._cache.free == engine.core._cache.total
 
 
 def test_higher_priority_waits_less(driver: Make) -> None:
@@ -115,7 +116,7 @@ def test_abort_frees_everything_at_once(
     assert not engine.core.busy
     stats = engine.core.stats()
     assert (stats.running, stats.waiting, stats.kv_used_tokens) == (0, 0, 0)
-    assert engine.core._cache.used_tokens == 0
+    assert engine.core._cache.free == engine.core._cache.total
     assert [engine.finish(str(n)).reason for n in range(3)] == [FinishReason.ABORTED] * 3
     assert engine.finish("0").usage.completion_tokens == len(engine.tokens("0")) > 0
     engine.add("next", random_prompt(9, 5), max_tokens=3)

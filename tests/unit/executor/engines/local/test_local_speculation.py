@@ -14,6 +14,8 @@ from collections.abc import Callable
 import pytest
 import torch
 from conftest import SPECULATION, Driver, make_profile, random_prompt
+from torch import Tensor
+
 from paretoserve.domain.model import Model
 from paretoserve.domain.request import Sampling
 from paretoserve.executor.engines.local import speculation
@@ -25,7 +27,6 @@ from paretoserve.executor.engines.local.sampler import (
     probabilities,
 )
 from paretoserve.executor.engines.local.speculation import verify_greedy, verify_sampled
-from torch import Tensor
 
 ROWS, DRAFTED, VOCAB = 60_000, 2, 8
 

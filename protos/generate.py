@@ -22,7 +22,9 @@ def generate(target: Path) -> None:
     files = sorted(str(path.relative_to(SOURCE)) for path in SOURCE.rglob("*.proto"))
     with tempfile.TemporaryDirectory() as raw:
         outputs = [f"--{kind}_out={raw}" for kind in ("python", "grpc_python")]
-        outputs += [f"--{kind}_out=quiet:{raw}" for kind in ("mypy", "mypy_grpc")]
+        for kind in ("mypy", "mypy_grpc"):
+            plugin = Path(sys.executable).with_name(f"protoc-gen-{kind}")
+            outputs += [f"--plugin={plugin}", f"--{kind}_out=quiet:{raw}"]
         if protoc.main(["protoc", f"-I{SOURCE}", *outputs, *files]) != 0:
             sys.exit("protoc failed; its message is above")
         for path in sorted(Path(raw).rglob("*.py*")):

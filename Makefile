@@ -1,4 +1,6 @@
 # Every target sets up the environment by itself on first use.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
 VENV := .venv

@@ -36,7 +36,7 @@ PROFILES = tuple(
     for number in range(4)
 )
 TIER = Tier(name="t", ttft_ms=500, tpot_ms=8, profiles=tuple(p.name for p in PROFILES))
-TENANT = Tenant(name="t", key_hashes=("sha256:0",), tiers=("t",))
+TENANT = Tenant(name="t", key_hashes=("sha256:" + "0" * 64,), tiers=("t",))
 
 
 def fleet(replicas: int, draw: random.Random) -> Snapshot:

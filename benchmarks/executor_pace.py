@@ -110,7 +110,7 @@ async def executor(case: Case) -> AsyncIterator[tuple[str, int]]:
         "models.yaml": {"models": [{"name": "m", "path": "m", "context_tokens": CONTEXT}]},
         "policy.yaml": {"version": "1"},
         "tiers/t.yaml": {"name": "t", "ttft_ms": 1, "tpot_ms": 1, "profiles": ["pace"]},
-        "tenants/a.yaml": {"name": "a", "key_hashes": ["sha256:0"], "tiers": ["t"]},
+        "tenants/a.yaml": {"name": "a", "key_hashes": ["sha256:" + "0" * 64], "tiers": ["t"]},
         "profiles/pace.yaml": profile_document(case),
     }
     with tempfile.TemporaryDirectory() as folder:

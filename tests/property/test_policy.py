@@ -22,7 +22,7 @@ WORLD = yaml.safe_load((Path(__file__).parents[1] / "cases" / "world.yaml").read
 PROFILES = {p["name"]: Profile.model_validate(p) for p in WORLD["profiles"]}
 TIERS = {t["name"]: Tier.model_validate(t) for t in WORLD["tiers"]}
 POLICY = Policy(PolicyDocument.model_validate(WORLD["policy"]), TIERS.values(), PROFILES.values())
-TENANT = Tenant(name="t", key_hashes=("sha256:0",), tiers=("premium",))
+TENANT = Tenant(name="t", key_hashes=("sha256:" + "0" * 64,), tiers=("premium",))
 NOW = 1000.0
 
 replica_states = st.builds(

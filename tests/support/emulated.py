@@ -65,6 +65,6 @@ def deployment_documents(profile: Profile) -> dict[str, Any]:
         "models.yaml": {"models": [{"name": "m", "path": "m", "context_tokens": 4096}]},
         "policy.yaml": {"version": "1"},
         "tiers/t.yaml": {"name": "t", "ttft_ms": 1, "tpot_ms": 1, "profiles": [profile.name]},
-        "tenants/a.yaml": {"name": "a", "key_hashes": ["sha256:00"], "tiers": ["t"]},
+        "tenants/a.yaml": {"name": "a", "key_hashes": ["sha256:" + "0" * 64], "tiers": ["t"]},
         "profiles/fast.yaml": json.loads(profile.model_dump_json()),
     }

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from pydantic import Field
 
 from paretoserve.domain.document import Document
+
+KeyHash = Annotated[str, Field(pattern=r"^sha256:[0-9a-fA-F]{64}$")]
+"""As `paretoserve key` prints it."""
 
 
 class Quota(Document):
@@ -22,7 +27,7 @@ class Tenant(Document):
     """
 
     name: str = Field(pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$")
-    key_hashes: tuple[str, ...] = Field(min_length=1)
+    key_hashes: tuple[KeyHash, ...] = Field(min_length=1)
     tiers: tuple[str, ...] = Field(min_length=1)
     quota: Quota = Quota()
     weight: float = Field(

@@ -127,7 +127,7 @@ class RequestOptions(TypedDict, total=False):
     """Report each token's log probability and this many alternatives, 0..20."""
 
     session_id: str | None
-    """Groups the requests of one conversation, which then reuse its prefix cache."""
+    """Groups the requests of one conversation in traces; routing does not read it yet."""
 
     request_id: str | None
     """Names the request in logs, traces and errors; made up when absent."""

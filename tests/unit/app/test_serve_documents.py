@@ -22,7 +22,7 @@ def test_an_empty_user_config_is_the_folder_itself():
 
 
 def test_documents_in_it_replace_the_folders():
-    tenant = {"name": "newcomer", "key_hashes": ["sha256:00"], "tiers": ["standard"]}
+    tenant = {"name": "newcomer", "key_hashes": ["sha256:" + "0" * 64], "tiers": ["standard"]}
     changed = resolve({"policy": {"version": "v2"}, "tenants": [tenant]})
     assert changed.policy.version == "v2"
     assert [t.name for t in changed.tenants] == ["newcomer"]
@@ -39,7 +39,10 @@ def test_another_folder_can_be_named(tmp_path):
     [
         ({"policy": {"verson": "v2"}}, r"user_config: policy\.verson"),
         ({"polcy": {}}, "user_config: polcy"),
-        ({"tenants": [{"name": "x", "key_hashes": ["h"], "tiers": ["gold"]}]}, "tier 'gold'"),
+        (
+            {"tenants": [{"name": "x", "key_hashes": ["sha256:" + "1" * 64], "tiers": ["gold"]}]},
+            "tier 'gold'",
+        ),
         ({"profiles": []}, "user_config: profiles"),
     ],
 )

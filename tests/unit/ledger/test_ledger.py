@@ -11,7 +11,7 @@ from paretoserve.ledger.ledger import Ledger
 
 def tenant(max_in_flight: int = 2, gpu_seconds_per_minute: float = 0.0) -> Tenant:
     quota = Quota(max_in_flight=max_in_flight, gpu_seconds_per_minute=gpu_seconds_per_minute)
-    return Tenant(name="t", key_hashes=("sha256:0",), tiers=("x",), quota=quota)
+    return Tenant(name="t", key_hashes=("sha256:" + "0" * 64,), tiers=("x",), quota=quota)
 
 
 def test_in_flight_is_bounded_and_freed_by_settle_and_release() -> None:

@@ -19,7 +19,7 @@ from paretoserve.policy.policy import Policy
 
 FOLDER = Path(__file__).parents[2] / "cases"
 NOW = 100.0
-TENANT = Tenant(name="t", key_hashes=("sha256:0",), tiers=("premium",))
+TENANT = Tenant(name="t", key_hashes=("sha256:" + "0" * 64,), tiers=("premium",))
 
 
 def load_cases() -> list[Any]:

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
 from pathlib import Path
 
-from paretoserve.app.config import load_deployment
+from paretoserve.app.config import ConfigError, load_deployment
+from paretoserve.app.telemetry import load_telemetry
+from paretoserve.domain.deployment import Deployment
+from paretoserve.domain.errors import EngineError
+from paretoserve.executor.catalog import create
+from paretoserve.executor.tokenizer import Tokenizer
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -15,6 +21,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Print what the deployment holds. Raises ConfigError, one line for each problem."""
     deployment = load_deployment(options.deployment)
+    load_telemetry(options.deployment)
+    problems = list(_unusable(options.deployment, deployment))
+    if problems:
+        raise ConfigError("\n".join(problems))
     print(f"{options.deployment}: valid, policy {deployment.policy.version}")
     for profile in deployment.profiles:
         limits, curve = profile.limits, profile.curve
@@ -31,3 +41,26 @@ def run(options: argparse.Namespace) -> int:
     for tenant in deployment.tenants:
         print(f"  tenant {tenant.name}: {', '.join(tenant.tiers)}")
     return 0
+
+
+def _unusable(folder: Path, deployment: Deployment) -> Iterator[str]:
+    """What is well-formed but could not serve: engines, their arguments, models, file names."""
+    for path in folder.rglob("*.yml"):
+        yield f"{path}: not read; name it {path.stem}.yaml"
+    for model in deployment.models:
+        try:
+            Tokenizer.load(model.path)
+        except EngineError as error:
+            yield f"{folder / 'models.yaml'}: model {model.name}: {error}"
+    for profile in deployment.profiles:
+        where = f"{folder / 'profiles'}: profile {profile.name}"
+        model = deployment.model(profile.model)
+        if profile.limits.context_tokens > model.context_tokens:
+            yield (
+                f"{where}: limits.context_tokens is {profile.limits.context_tokens}, "
+                f"model {model.name} has {model.context_tokens}"
+            )
+        try:
+            create(profile, model)
+        except EngineError as error:
+            yield f"{where}: {error}"

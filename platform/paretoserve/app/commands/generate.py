@@ -11,7 +11,9 @@ from paretoserve.app.commands.connection import add_request_arguments, connect
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_request_arguments(parser)
     parser.add_argument("--temperature", type=float, default=0.8, help="default: 0.8; 0 is greedy")
-    parser.add_argument("--seed", type=int, help="the same seed gives the same tokens")
+    parser.add_argument(
+        "--seed", type=int, help="the same seed gives the same tokens on the same profile"
+    )
 
 
 def run(options: argparse.Namespace) -> int:

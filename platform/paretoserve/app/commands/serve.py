@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import argparse
 import signal
+import socket
 import threading
 from pathlib import Path
 
+from paretoserve.app.config import ConfigError, load_deployment
 from paretoserve.app.serve import config_file
+from paretoserve.app.serve.builder import parse_args
 from paretoserve.app.serve.up import Platform, existing_cluster, local_cluster
 
 READY = """
@@ -58,16 +61,32 @@ def run(options: argparse.Namespace) -> int:
     """Bring the platform up and, unless the cluster is somebody else's, stay until a signal."""
     given = {"http": options.http, "grpc": options.grpc}
     config = config_file.read(options.config, {key: at for key, at in given.items() if at})
+    args = parse_args(config.applications[0].args)
+    load_deployment(args.deployment)  # a mistake in it is told before Ray is started
     if options.cluster:
         with existing_cluster(options.cluster):
             platform = Platform.deploy(config, _tell)
             print(READY.format(http=platform.http, grpc=platform.grpc))
             return 0
+    for option, address in (("--http", args.http), ("--grpc", args.grpc)):
+        _must_be_free(option, address)
     with _until_signal() as stopped, local_cluster(progress=_tell):
         platform = Platform.deploy(config, _tell)
         print(READY.format(http=platform.http, grpc=platform.grpc), flush=True)
         stopped.wait()
     return 0
+
+
+def _must_be_free(option: str, address: str) -> None:
+    """Raises ConfigError for an address that cannot be bound, before anything is started."""
+    host, _, port = address.rpartition(":")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        socket.create_server((host.strip("[]"), int(port)), family=family).close()
+    except OSError as error:
+        raise ConfigError(
+            f"cannot listen on {address}: {error.strerror}; choose another with {option} HOST:PORT"
+        ) from None
 
 
 class _until_signal:  # noqa: N801 (reads as a verb where it is used)

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import os
 
 from paretoserve.domain.errors import Unauthenticated
-from paretoserve.sdk import Client
-
-KEY_VARIABLE = "PARETOSERVE_API_KEY"
+from paretoserve.sdk import Client, ClientOptions
 
 
 def add_request_arguments(parser: argparse.ArgumentParser) -> None:
@@ -18,13 +15,16 @@ def add_request_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-tokens", type=int, default=128, help="default: 128")
     parser.add_argument("--address", default="127.0.0.1:9000", metavar="HOST:PORT")
     parser.add_argument(
-        "--api-key", help=f"default: the environment's {KEY_VARIABLE}; others can see an argument"
+        "--api-key",
+        help="default: the environment's PARETOSERVE_API_KEY; others can see an argument",
     )
 
 
 def connect(options: argparse.Namespace) -> Client:
     """A client for the gateway that the options name. Raises Unauthenticated without a key."""
-    key = options.api_key or os.environ.get(KEY_VARIABLE, "")
-    if not key:
-        raise Unauthenticated(f"no API key: set {KEY_VARIABLE} or give --api-key")
-    return Client(options.address, api_key=key)
+    if options.api_key:
+        return Client(options.address, api_key=options.api_key)
+    try:
+        return Client(options.address, options=ClientOptions.from_env())
+    except ValueError as error:
+        raise Unauthenticated(f"no API key: {error}; set it or give --api-key") from None

@@ -1,23 +1,111 @@
-"""The parameters of the routing policy, as an operator writes them."""
+"""The routing policy, as an operator writes it."""
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import Annotated, Self
+
+from pydantic import Field, model_validator
 
 from paretoserve.domain.document import Document
 
 
+class Rule(Document):
+    """What to do with profiles when a condition holds. Rules apply in order, later ones on top.
+
+    `when` is a CEL expression over `request`, `tenant`, `tier`, `session` and `fleet`
+    (docs/policy.md lists their facts). `allow` leaves only the named profiles, `forbid` takes
+    some away, `prefer` tries some before all others, `weigh` multiplies a profile's price.
+    """
+
+    name: str = Field(min_length=1)
+    when: str = Field(default="true", min_length=1)
+    allow: tuple[str, ...] = ()
+    forbid: tuple[str, ...] = ()
+    prefer: tuple[str, ...] = ()
+    weigh: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
+
+    @property
+    def profiles(self) -> tuple[str, ...]:
+        """Every profile that it names."""
+        return tuple(dict.fromkeys((*self.allow, *self.forbid, *self.prefer, *self.weigh)))
+
+    @model_validator(mode="after")
+    def _does_something(self) -> Self:
+        if not self.profiles:
+            raise ValueError("a rule does something: give allow, forbid, prefer or weigh")
+        return self
+
+
+class Escalation(Document):
+    """When a running stream is moved to a faster profile."""
+
+    enabled: bool = True
+    risk: float = Field(
+        default=0.9, gt=0, lt=1, description="length quantile that must still make its target"
+    )
+    share: float = Field(
+        default=0.95, gt=0, le=1, description="share of the allowed time that may be predicted used"
+    )
+    least_tokens: int = Field(
+        default=8, gt=0, description="tokens to have seen before a stream is judged by its pace"
+    )
+
+
 class PolicyDocument(Document):
-    """Versioned; every decision names the version that made it."""
+    """Versioned; every decision names the version that made it. ARCHITECTURE.md has the algorithm."""
 
     version: str = Field(min_length=1)
-    ttft_headroom: float = Field(
-        default=1.0, gt=0, le=1, description="a prediction must fit in this share of the target"
+    confidence: float = Field(
+        default=0.95,
+        gt=0.5,
+        lt=1,
+        description="quantile of TTFT and TPOT that must be in time for a placement to be confident",
     )
-    tpot_headroom: float = Field(default=1.0, gt=0, le=1)
-    expected_output_tokens: int = Field(
-        default=128, gt=0, description="assumed completion length, capped by max_tokens"
+    reserve: float = Field(
+        default=0.6,
+        ge=0,
+        le=1,
+        description="share of a profile's slots kept for tiers that no cheaper profile can serve",
     )
+    protect: bool = Field(
+        default=True, description="never slow a running request below its promise"
+    )
+    group: bool = Field(
+        default=True, description="keep tight tiers together within a profile"
+    )
+    hold: bool = Field(default=True, description="let requests wait in the router for room")
+    patience_s: float = Field(
+        default=5.0,
+        gt=0,
+        description="a request with more slack than this waits until a replica has room to spare",
+    )
+    spare: float = Field(
+        default=0.8,
+        gt=0,
+        le=1,
+        description="a replica has room to spare below this share of what it can hold in time",
+    )
+    explore: float = Field(
+        default=0.01,
+        ge=0,
+        le=0.2,
+        description="share of requests that may try a profile the residuals speak against",
+    )
+    switch_cost: float = Field(
+        default=0.1,
+        ge=0,
+        description="a session leaves its replica only for a price lower by this share",
+    )
+    affinity: bool = Field(default=True, description="count prefixes that replicas hold")
+    escalation: Escalation = Escalation()
     max_state_age_s: float = Field(
         default=5.0, gt=0, description="a replica not heard of for longer is not a candidate"
     )
+    rules: tuple[Rule, ...] = ()
+
+    @model_validator(mode="after")
+    def _rule_names_differ(self) -> Self:
+        names = [rule.name for rule in self.rules]
+        if len(set(names)) != len(names):
+            raise ValueError("two rules have the same name")
+        return self

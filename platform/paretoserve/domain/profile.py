@@ -52,6 +52,9 @@ class LatencyCurve(Document):
     kv_ms_per_1k_tokens: float = Field(default=0.0, ge=0)
     prefill_tokens_per_s: float = Field(gt=0)
     prefill_ms: float = Field(default=0.0, ge=0)
+    chunk_tokens: int = Field(
+        default=2048, gt=0, description="prompt tokens that one engine step prefills at most"
+    )
     acceptance_length: float = Field(default=1.0, ge=1, description="tokens per engine step")
 
     @model_validator(mode="after")

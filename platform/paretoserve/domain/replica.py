@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
+
+from paretoserve.domain.residual import Residuals
 
 
 class Health(StrEnum):
@@ -35,11 +39,24 @@ class ReplicaState:
     acceptance_length: float = 1.0
     step_ms: float = 0.0
     observed_at: float = 0.0
+    tightest_tpot_ms: float = math.inf
+    """The tightest TPOT promised to a request that it holds."""
+    prefill_rate: float = 0.0
+    """Prompt tokens per second that it was given lately; they slow what it decodes."""
+    guests: int = 0
+    """Requests that it holds though another profile could have met their targets."""
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """The fleet as one gateway sees it: every replica, its own reservations counted in."""
+    """The fleet as one router sees it: every replica, its own requests counted in.
+
+    A replica that has not changed is the same object as in the snapshot before. `residuals` are
+    by profile: how its latency curve has been wrong lately. `burn` is by tenant and tier: how fast
+    it uses up its error budget, 1 being just as fast as it may.
+    """
 
     replicas: tuple[ReplicaState, ...]
     taken_at: float
+    residuals: Mapping[str, Residuals] = field(default_factory=dict)
+    burn: Mapping[tuple[str, str], float] = field(default_factory=dict)

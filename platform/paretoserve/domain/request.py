@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, field
 
 from paretoserve.domain.errors import InvalidRequest
+from paretoserve.domain.estimate import Estimate
 
 MAX_STOP_STRINGS = 16
 MAX_STOP_CHARS = 512
@@ -78,8 +79,20 @@ class Request:
     ttft_ms: float | None = None
     """A target that the client set itself; it may only tighten or loosen its own request."""
     tpot_ms: float | None = None
+    e2e_ms: float | None = None
     excluded_replicas: frozenset[str] = field(default_factory=frozenset)
     """Replicas that already failed this request."""
+    estimate: Estimate = Estimate()
+    cached: tuple[tuple[str, int], ...] = ()
+    """Replicas that hold a prefix of the prompt, with its length in tokens; none elsewhere."""
+    waited_ms: float = 0.0
+    """How long ago it arrived, for one that was held or is being moved."""
+    generated: int = 0
+    """Tokens that it has had already from a replica that it leaves; they are in prompt_tokens."""
+    in_contract: bool = True
+    """Whether the tenant's contract covers it; else `tier` is the fallback of what it asked for."""
+    draw: float = 1.0
+    """In [0, 1): the only randomness a decision may use; 1 for none."""
 
 
 def _integer(name: str, value: int, low: int, high: int) -> None:

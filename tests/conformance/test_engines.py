@@ -53,7 +53,7 @@ LOCAL = {"threads": 1, "device": "cpu", "kv_tokens": 4096, "step_tokens": 64}
 SETTINGS = (
     Setting("emulator", "plain"),
     Setting("emulator", "speculating", curve={"acceptance_length": 2.5}),
-    Setting("emulator", "prefix-cache", {"prefix_cache": True, "prefill_chunk_tokens": 3}),
+    Setting("emulator", "prefix-cache", {"prefix_cache": True}, curve={"chunk_tokens": 3}),
     Setting("local", "plain", {**LOCAL, "prefix_cache": False, "speculation": None}),
     Setting(
         "local",

@@ -92,8 +92,10 @@ operations = st.lists(
 def test_an_emulated_batch_ends_each_request_once_and_gives_all_memory_back(
     steps, acceptance_length, prefix_cache
 ) -> None:
-    profile = emulated_profile(max_batch=3, max_queue=100, acceptance_length=acceptance_length)
-    args = EmulatorArgs(kv_tokens=40, prefill_chunk_tokens=5, prefix_cache=prefix_cache)
+    profile = emulated_profile(
+        max_batch=3, max_queue=100, acceptance_length=acceptance_length, chunk_tokens=5
+    )
+    args = EmulatorArgs(kv_tokens=40, prefix_cache=prefix_cache)
     batch = Batch(profile, args, 50)
     ends: dict[str, int] = {}
     tokens: dict[str, int] = {}

@@ -75,7 +75,7 @@ def test_kv_held_slows_each_step() -> None:
 
 
 def test_a_long_prompt_is_prefilled_in_chunks_beside_running_streams() -> None:
-    it = Played(tpot_ms=1.0, prefill_tokens_per_s=100_000.0, args={"prefill_chunk_tokens": 100})
+    it = Played(tpot_ms=1.0, prefill_tokens_per_s=100_000.0, chunk_tokens=100)
     it.add(request("short", prompt=(1,), max_tokens=50))
     it.step()
     it.add(request("long", prompt=(1,) * 350, max_tokens=2))

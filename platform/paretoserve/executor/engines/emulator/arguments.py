@@ -14,9 +14,6 @@ class EmulatorArgs(Document):
         default=None, gt=0, description="KV cache size; absent: a full context for every sequence"
     )
     seed: int = Field(default=0, description="for requests that bring none")
-    prefill_chunk_tokens: int = Field(
-        default=2048, gt=0, description="prompt tokens that one step may take"
-    )
     mean_output_tokens: float = Field(
         default=128.0, ge=1, description="mean length of an answer that is not told to ignore EOS"
     )

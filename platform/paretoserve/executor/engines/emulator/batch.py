@@ -21,7 +21,7 @@ from paretoserve.executor.contract import (
     GenerationRequest,
 )
 from paretoserve.executor.engines.emulator.arguments import EmulatorArgs
-from paretoserve.executor.engines.emulator.prefixes import PrefixCache
+from paretoserve.executor.engines.emulator.prefixes import PromptPrefixes
 from paretoserve.executor.engines.emulator.sequence import Sequence
 from paretoserve.latency.curve import tpot_ms
 
@@ -49,7 +49,7 @@ class Batch:
         self._args = args
         self._vocab_size = vocab_size
         self.kv_total = args.kv_tokens or self._limits.max_batch * self._limits.context_tokens
-        self._prefixes = PrefixCache(self.kv_total if args.prefix_cache else 0)
+        self._prefixes = PromptPrefixes(self.kv_total if args.prefix_cache else 0)
         self._known: dict[str, Sequence] = {}
         self._queue: list[tuple[int, int, Sequence]] = []
         self._arrivals = 0
@@ -99,7 +99,7 @@ class Batch:
         """Plan the next step; returns how long it lasts, seconds."""
         self._admit(now)
         self._decoders = list(self._decoding.values())
-        duration_ms = self._prefill(self._args.prefill_chunk_tokens)
+        duration_ms = self._prefill(self._curve.chunk_tokens)
         if self._decoders:
             pace = tpot_ms(self._curve, len(self._decoders), self._held)
             duration_ms += pace * self._curve.acceptance_length

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class Estimate:
+class Estimate(NamedTuple):
     """Expectations of one request, from its tenant's past.
 
     `output_tokens` is the median completion length and `output_tokens_high` its high quantile,

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import NamedTuple
 
 from paretoserve.domain.residual import Residuals
 
@@ -17,6 +18,18 @@ class Health(StrEnum):
     SERVING = "serving"
     DRAINING = "draining"
     LOST = "lost"
+
+
+class Share(NamedTuple):
+    """The part of a replica's load that is the observer's own."""
+
+    running: int = 0
+    waiting: int = 0
+    waiting_tokens: int = 0
+    kv_tokens: int = 0
+
+
+NO_SHARE = Share()
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +57,14 @@ class ReplicaState:
     prefill_rate: float = 0.0
     """Prompt tokens per second that it was given lately; they slow what it decodes."""
     guests: int = 0
-    """Requests that it holds though another profile could have met their targets."""
+    """Requests that it holds though a cheaper profile could have met their targets."""
+    own: Share = NO_SHARE
+    """In a replica's report: what of it the gateway that watches has sent itself."""
+
+    @property
+    def held(self) -> int:
+        """Requests that it holds, waiting ones included."""
+        return self.running + self.waiting
 
 
 @dataclass(frozen=True, slots=True)

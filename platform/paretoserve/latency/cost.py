@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 from paretoserve.domain.profile import Profile
-from paretoserve.latency.curve import tpot_ms
+from paretoserve.latency.curve import batch_within, tpot_ms
 
 
 def gpu_seconds(
-    profile: Profile, *, batch: int, prompt_tokens: int, completion_tokens: int
+    profile: Profile, *, batch: int, prompt_tokens: float, completion_tokens: float
 ) -> float:
     """GPU-seconds of one request among `batch` streams.
 
@@ -17,3 +19,20 @@ def gpu_seconds(
     prefill = prompt_tokens / profile.curve.prefill_tokens_per_s
     decode = completion_tokens * tpot_ms(profile.curve, batch) / 1000 / max(1, batch)
     return profile.gpus * (prefill + decode)
+
+
+def list_price(
+    profile: Profile, *, tpot_target_ms: float, prompt_tokens: float, completion_tokens: float
+) -> float:
+    """GPU-seconds that a request takes of a replica which is as full as the request's own TPOT
+    target lets it be; infinity where even one stream is too slow.
+
+    The price of the room that it takes from others, whatever the load of the moment: what
+    profiles are compared by.
+    """
+    batch = batch_within(profile.curve, tpot_target_ms, profile.limits.max_batch)
+    if batch == 0:
+        return math.inf
+    return gpu_seconds(
+        profile, batch=batch, prompt_tokens=prompt_tokens, completion_tokens=completion_tokens
+    )

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from paretoserve.domain.profile import LatencyCurve
 
+Knots = tuple[tuple[int, float], ...]
 
-def tpot_ms(curve: LatencyCurve, batch: int, kv_tokens: int = 0) -> float:
+
+def tpot_ms(curve: LatencyCurve, batch: float, kv_tokens: float = 0) -> float:
     """Time per output token with `batch` streams that hold `kv_tokens` together, milliseconds.
 
     Linear between the curve's points; beyond the last one the last slope goes on; below the
@@ -23,6 +27,31 @@ def tpot_ms(curve: LatencyCurve, batch: int, kv_tokens: int = 0) -> float:
     return max(base, 1e-6) + curve.kv_ms_per_1k_tokens * kv_tokens / 1000
 
 
-def prefill_ms(curve: LatencyCurve, tokens: int) -> float:
+def prefill_ms(curve: LatencyCurve, tokens: float) -> float:
     """Time to prefill that many prompt tokens, milliseconds, nothing else running."""
     return curve.prefill_ms + 1000 * tokens / curve.prefill_tokens_per_s
+
+
+def batch_within(curve: LatencyCurve, target_ms: float, most: int) -> int:
+    """The largest batch, at most `most`, at which TPOT at short context is within `target_ms`;
+    0 when it is exceeded even by one stream. TPOT must not fall with batch.
+    """
+    knots = tuple((point.batch, point.tpot_ms) for point in curve.points)
+    return _batch_within(knots, target_ms, most)
+
+
+@lru_cache(maxsize=4096)
+def _batch_within(knots: Knots, target_ms: float, most: int) -> int:
+    if knots[0][1] > target_ms:
+        return 0
+    for (batch, tpot), (next_batch, next_tpot) in zip(knots, knots[1:], strict=False):
+        if next_tpot > target_ms:
+            reached = batch + (target_ms - tpot) / (next_tpot - tpot) * (next_batch - batch)
+            return min(int(reached + 1e-9), most)
+    if len(knots) == 1:
+        return most
+    (batch, tpot), (last_batch, last_tpot) = knots[-2:]
+    slope = (last_tpot - tpot) / (last_batch - batch)
+    if slope <= 0 or target_ms == float("inf"):
+        return most
+    return min(int(last_batch + (target_ms - last_tpot) / slope + 1e-9), most)

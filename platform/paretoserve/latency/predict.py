@@ -2,34 +2,34 @@
 
 from __future__ import annotations
 
+from paretoserve.domain.estimate import Estimate
 from paretoserve.domain.prediction import Prediction
-from paretoserve.domain.profile import Profile
-from paretoserve.domain.replica import ReplicaState
-from paretoserve.latency.cost import gpu_seconds
-from paretoserve.latency.curve import prefill_ms, tpot_ms
+from paretoserve.latency.outlook import Outlook
 
 
 def predict(
-    profile: Profile, state: ReplicaState, prompt_tokens: int, output_tokens: int
+    outlook: Outlook, prompt_tokens: float, estimate: Estimate, waited_ms: float = 0.0
 ) -> Prediction:
-    """What a request would get if it joined this replica now.
+    """What a request with `prompt_tokens` that are not cached gets where that is the outlook.
 
-    The wait is the prefill queued before it and, when no slot is free, the time until enough
-    of the present streams have ended: with `slots` streams that each last `output_tokens`
-    steps, one ends every `output_tokens * tpot / slots`.
+    TTFT and end-to-end time count from the request's arrival, `waited_ms` ago. Curve figures are
+    multiplied by the outlook's residual factors; TPOT is divided by the tenant's acceptance.
     """
-    curve, slots = profile.curve, profile.limits.max_batch
-    present = state.running + state.waiting
-    batch = min(present + 1, slots)
-    tpot = tpot_ms(curve, batch, state.kv_used_tokens)
-    ahead = max(0, present + 1 - slots)
-    wait = 1000 * state.waiting_tokens / curve.prefill_tokens_per_s
-    wait += ahead * output_tokens * tpot / slots
+    wait_ms, begin_ms, token_ms, turn_ms, tpot_ms, prompt_gpu_s, output_gpu_s, factors, *_ = outlook
+    ttft_factor, ttft_high_factor, tpot_factor, tpot_high_factor = factors
+    output, output_high, acceptance = estimate
+    wait_ms += turn_ms * output
+    first = wait_ms + begin_ms + token_ms * prompt_tokens
+    tpot_ms /= acceptance
+    ttft, ttft_high = waited_ms + first * ttft_factor, waited_ms + first * ttft_high_factor
+    tpot, tpot_high = tpot_ms * tpot_factor, tpot_ms * tpot_high_factor
     return Prediction(
-        wait_ms=wait,
-        ttft_ms=wait + prefill_ms(curve, prompt_tokens) + tpot,
-        tpot_ms=tpot,
-        gpu_seconds=gpu_seconds(
-            profile, batch=batch, prompt_tokens=prompt_tokens, completion_tokens=output_tokens
-        ),
+        wait_ms,
+        ttft,
+        tpot,
+        prompt_gpu_s * prompt_tokens + output_gpu_s * output,
+        ttft_high,
+        tpot_high,
+        ttft + tpot * (output - 1),
+        ttft_high + tpot_high * (output_high - 1),
     )

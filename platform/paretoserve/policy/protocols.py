@@ -2,62 +2,63 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
-from paretoserve.domain.decision import Candidate, Verdict
+from paretoserve.domain.decision import Decision, Verdict
 from paretoserve.domain.policy import PolicyDocument
-from paretoserve.domain.prediction import Prediction
 from paretoserve.domain.profile import Profile
-from paretoserve.domain.replica import ReplicaState
+from paretoserve.domain.replica import ReplicaState, Snapshot
 from paretoserve.domain.request import Request
+from paretoserve.domain.targets import Targets
 from paretoserve.domain.tenant import Tenant
 from paretoserve.domain.tier import Tier
+from paretoserve.latency.outlook import Outlook
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """What a rule may look at. Everything that a decision depends on is in here."""
+    """What a decision is about. `tpot_ms` is the TPOT that the request can stand: its TPOT target
+    or, where only the end-to-end time is promised, what that leaves for each token.
+    """
 
     request: Request
     tenant: Tenant
     tier: Tier
-    document: PolicyDocument
-    ttft_target_ms: float
-    tpot_target_ms: float
+    targets: Targets
+    tpot_ms: float
     now: float
 
 
-@dataclass(frozen=True, slots=True)
-class Rejection:
-    """Why a replica is no candidate: the stable word, and a sentence with the numbers."""
+class Rejection(NamedTuple):
+    """Why something is no candidate: the stable word, and a sentence with the numbers."""
 
     verdict: Verdict
     detail: str
 
 
-class Filter(Protocol):
-    """Says why a replica cannot take the request, or None. Pure."""
+class ProfileFilter(Protocol):
+    """Says why no replica of a profile can take a request, or None. Pure."""
 
-    def __call__(self, case: Case, profile: Profile, replica: ReplicaState) -> Rejection | None: ...
-
-
-class TargetFilter(Protocol):
-    """Says which target a prediction misses, or None. Pure."""
-
-    def __call__(self, case: Case, prediction: Prediction) -> Rejection | None: ...
+    def __call__(self, case: Case, profile: Profile) -> Rejection | None: ...
 
 
-class Scorer(Protocol):
-    """Weighs a replica that passed every filter; lower is better. Pure."""
+class ReplicaFilter(Protocol):
+    """Says why a replica takes no request at all just now, or None. Pure, and a function of the
+    replica's state alone: it is asked once for each state and not for each request.
+    """
 
     def __call__(
-        self, case: Case, profile: Profile, replica: ReplicaState, prediction: Prediction
-    ) -> float: ...
+        self, document: PolicyDocument, profile: Profile, state: ReplicaState, outlook: Outlook
+    ) -> Rejection | None: ...
 
 
-class Picker(Protocol):
-    """Picks among candidates of one profile, at least one. Pure."""
+class Decides(Protocol):
+    """What a router needs of a policy."""
 
-    def __call__(self, candidates: Sequence[Candidate]) -> Candidate: ...
+    @property
+    def document(self) -> PolicyDocument: ...
+
+    def decide(
+        self, request: Request, tenant: Tenant, snapshot: Snapshot, now: float
+    ) -> Decision: ...

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 from paretoserve.domain.decision import Verdict
 from paretoserve.domain.profile import Profile
-from paretoserve.domain.replica import ReplicaState
 from paretoserve.policy.protocols import Case, Rejection
 
 
-def capable(case: Case, profile: Profile, replica: ReplicaState) -> Rejection | None:  # noqa: ARG001
+def capable(case: Case, profile: Profile) -> Rejection | None:
     request = case.request
     if profile.model != request.model:
         return Rejection(Verdict.NOT_CAPABLE, f"serves model {profile.model}")
-    needed = request.prompt_tokens + request.max_tokens
+    needed = request.prompt_tokens + request.max_tokens - request.generated
     if needed > profile.limits.context_tokens:
         return Rejection(
             Verdict.CONTEXT_TOO_SMALL,

@@ -1,7 +1,7 @@
 """Filter `capacity`: running + waiting < admit.
 
-Inputs: the requests that the replica holds (this gateway's own reservations counted in) and the
-profile's admission limit.
+Inputs: the requests that the replica holds (this router's own counted in) and the profile's
+admission limit.
 Intent: beyond `admit` a replica may still hold a request, but would break the promise made to
 those that it serves already; for a speculative profile that is a small number.
 """
@@ -9,13 +9,20 @@ those that it serves already; for a speculative profile that is a small number.
 from __future__ import annotations
 
 from paretoserve.domain.decision import Verdict
+from paretoserve.domain.policy import PolicyDocument
 from paretoserve.domain.profile import Profile
 from paretoserve.domain.replica import ReplicaState
-from paretoserve.policy.protocols import Case, Rejection
+from paretoserve.latency.outlook import Outlook
+from paretoserve.policy.protocols import Rejection
 
 
-def capacity(case: Case, profile: Profile, replica: ReplicaState) -> Rejection | None:  # noqa: ARG001
-    held, admit = replica.running + replica.waiting, profile.limits.admit
+def capacity(
+    document: PolicyDocument,  # noqa: ARG001
+    profile: Profile,
+    state: ReplicaState,
+    outlook: Outlook,  # noqa: ARG001
+) -> Rejection | None:
+    held, admit = state.held, profile.limits.admit
     if held < admit:
         return None
     return Rejection(Verdict.FULL, f"holds {held} requests, admits {admit}")

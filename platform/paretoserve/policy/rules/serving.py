@@ -1,27 +1,27 @@
 """Filter `serving`: only replicas that answer take new requests.
 
-Inputs: the replica's health and the age of its state, the request's failed replicas.
+Inputs: the replica's health. (The age of its state and the request's own failed attempts are
+looked at where the request is weighed.)
 Intent: a dead replica may be named for a minute by the control plane; the router's own probes
-and this request's own experience come first.
+come first.
 """
 
 from __future__ import annotations
 
 from paretoserve.domain.decision import Verdict
+from paretoserve.domain.policy import PolicyDocument
 from paretoserve.domain.profile import Profile
 from paretoserve.domain.replica import Health, ReplicaState
-from paretoserve.policy.protocols import Case, Rejection
+from paretoserve.latency.outlook import Outlook
+from paretoserve.policy.protocols import Rejection
 
 
-def serving(case: Case, profile: Profile, replica: ReplicaState) -> Rejection | None:  # noqa: ARG001
-    if replica.replica_id in case.request.excluded_replicas:
-        return Rejection(Verdict.FAILED_BEFORE, "already failed this request")
-    if replica.health is not Health.SERVING:
-        return Rejection(Verdict.NOT_SERVING, f"replica is {replica.health}")
-    age = case.now - replica.observed_at
-    if age > case.document.max_state_age_s:
-        return Rejection(
-            Verdict.NOT_SERVING,
-            f"not heard of for {age:.1f} s, limit {case.document.max_state_age_s:g} s",
-        )
-    return None
+def serving(
+    document: PolicyDocument,  # noqa: ARG001
+    profile: Profile,  # noqa: ARG001
+    state: ReplicaState,
+    outlook: Outlook,  # noqa: ARG001
+) -> Rejection | None:
+    if state.health is Health.SERVING:
+        return None
+    return Rejection(Verdict.NOT_SERVING, f"replica is {state.health}")

@@ -1,0 +1,119 @@
+"""Options: what a request may choose among, profile by profile, before any replica is looked at."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from typing import NamedTuple
+
+from paretoserve.domain.estimate import Estimate
+from paretoserve.domain.profile import Profile
+from paretoserve.domain.request import Request
+from paretoserve.domain.targets import Targets
+from paretoserve.domain.tier import Tier
+from paretoserve.latency.cost import list_price
+from paretoserve.latency.curve import batch_within
+from paretoserve.policy.protocols import Rejection
+
+E2E_FOR_OUTPUT = 0.9
+"""Share of an end-to-end target that is left for output tokens once the first one has come."""
+
+
+class Option(NamedTuple):
+    """A profile as one request sees it.
+
+    `rank` comes first and then `price`, in GPU-seconds, when profiles are compared. `guest` says
+    that a cheaper option could serve the request too; `rejection` that no replica will do.
+    """
+
+    profile: Profile
+    rank: int
+    price: float
+    guest: bool
+    rejection: Rejection | None
+
+
+def targets_of(request: Request, tier: Tier) -> Targets:
+    """What the request is promised: the tier's targets, or the client's own in their place."""
+    targets = tier.targets
+    if request.ttft_ms is request.tpot_ms is request.e2e_ms is None:
+        return targets
+    return Targets(
+        request.ttft_ms or targets.ttft_ms,
+        request.tpot_ms or targets.tpot_ms,
+        request.e2e_ms or targets.e2e_ms,
+    )
+
+
+def tolerable_tpot_ms(targets: Targets, estimate: Estimate, waited_ms: float) -> float:
+    """The TPOT that a request can stand, milliseconds."""
+    if targets.e2e_ms == math.inf:
+        return targets.tpot_ms
+    left = max(targets.e2e_ms - waited_ms, 0.0) * E2E_FOR_OUTPUT
+    return min(targets.tpot_ms, _two_digits(left / max(estimate.output_tokens_high, 1.0)))
+
+
+class PriceList:
+    """List prices by profile and tolerable TPOT, and the room that each profile has for guests.
+
+    A function of the profiles and tiers, computed once for each TPOT that is asked for.
+    """
+
+    def __init__(
+        self, reserve: float, tiers: Iterable[Tier], profiles: Mapping[str, Profile]
+    ) -> None:
+        self._profiles = profiles
+        self._rates = lru_cache(maxsize=4096)(self._compute_rates)
+        tiers = tuple(tiers)
+        self._guests = {name: self._guest_room(reserve, tiers, name) for name in profiles}
+
+    def price(self, name: str, tpot_target_ms: float, prompt_tokens: float, output: float) -> float:
+        """GPU-seconds, infinite where even one stream is too slow."""
+        prompt, token = self._rates(name, tpot_target_ms)
+        return prompt * prompt_tokens + token * output
+
+    def guests(self, name: str) -> float:
+        """How many guests a replica of the profile may hold; infinite where no tier needs it."""
+        return self._guests[name]
+
+    def _compute_rates(self, name: str, target_ms: float) -> tuple[float, float]:
+        """GPU-seconds for a prompt token and for an output token."""
+        profile = self._profiles[name]
+
+        def price(prompt: int, output: int) -> float:
+            return list_price(
+                profile, tpot_target_ms=target_ms, prompt_tokens=prompt, completion_tokens=output
+            )
+
+        return price(1, 0), price(0, 1)
+
+    def _guest_room(self, reserve: float, tiers: Iterable[Tier], name: str) -> float:
+        """The share of the SLA-limited slots that is not kept for tiers that need the profile."""
+        profile = self._profiles[name]
+        slots = [
+            batch_within(profile.curve, tier.targets.tpot_ms, profile.limits.max_batch)
+            for tier in tiers
+            if self._needs(tier, name)
+        ]
+        return (1 - reserve) * min(slots) if slots else math.inf
+
+    def _needs(self, tier: Tier, name: str) -> bool:
+        """Whether no profile that is cheaper when full meets the tier's TPOT, though one exists."""
+        target = tier.targets.tpot_ms
+        if name not in tier.profiles or self.price(name, target, 0, 1) == math.inf:
+            return False
+        full = self.price(name, math.inf, 0, 1)
+        cheaper = [other for other in self._profiles if self.price(other, math.inf, 0, 1) < full]
+        meets = [
+            o for o in cheaper if o in tier.profiles and self.price(o, target, 0, 1) < math.inf
+        ]
+        return bool(cheaper) and not meets
+
+
+def _two_digits(value: float) -> float:
+    """Rounded down to two significant digits, so that few different values are ever asked for."""
+    if value <= 0:
+        return 0.0
+    scale = 10.0 ** (math.floor(math.log10(value)) - 1)
+    return math.floor(value / scale + 1e-9) * scale

@@ -37,6 +37,7 @@ class Label(StrEnum):
     TARGET = "target"
     STATE = "state"
     TYPE = "type"
+    WINDOW = "window"
 
 
 LABELS: dict[Label, str] = {
@@ -54,6 +55,7 @@ LABELS: dict[Label, str] = {
     Label.TARGET: "`ttft`, `tpot`, or `both` (goodput: every target of the request met)",
     Label.STATE: "`starting`, `serving`, `draining` or `lost`",
     Label.TYPE: "`input`, `output`, or `cached` (the part of input from the prefix cache)",
+    Label.WINDOW: "`1m`, `5m` or `1h`: how far back it looks",
 }
 
 PROVIDER = "paretoserve"
@@ -160,6 +162,20 @@ GPU_SECONDS = Metric(
     "GPU-seconds charged (core-seconds for the local engine).", (Label.TENANT, Label.TIER),
 )  # fmt: skip
 
+# The SLA ledger: what tenants got of what their tiers promise, in-contract requests only.
+_PROMISED = (Label.TENANT, Label.TIER, Label.WINDOW)
+SLA_ATTAINMENT = Metric(
+    "paretoserve.sla.attainment_ratio", Kind.GAUGE, "{ratio}",
+    "Share of a tenant's requests that met every target of their tier. Absent without requests.",
+    _PROMISED,
+)  # fmt: skip
+BUDGET_BURN = Metric(
+    "paretoserve.error_budget.burn", Kind.GAUGE, "{ratio}",
+    "Share of requests that missed a target over the share that the tier's percentile allows to; "
+    "at 1 the error budget is used up just as fast as it may be.",
+    _PROMISED,
+)  # fmt: skip
+
 # What the gateway knows of the fleet.
 RUNNING = Metric(
     "paretoserve.replica.running", Kind.GAUGE, "{request}", "Requests that hold KV blocks.",
@@ -202,7 +218,8 @@ CLIENT_TOKENS = Metric(
 
 GATEWAY_METRICS = (
     REQUEST_DURATION, TTFT, TPOT, REQUESTS, IN_FLIGHT, DECISIONS, ATTAINMENT, QUEUE, TOKENS_TOTAL,
-    DELTAS, GPU_SECONDS, RUNNING, WAITING, KV_USED, KV_TOTAL, STEP, ACCEPTANCE, STATE, RESERVATIONS,
+    DELTAS, GPU_SECONDS, SLA_ATTAINMENT, BUDGET_BURN, RUNNING, WAITING, KV_USED, KV_TOTAL, STEP,
+    ACCEPTANCE, STATE, RESERVATIONS,
 )  # fmt: skip
 CLIENT_METRICS = (CLIENT_DURATION, CLIENT_TOKENS)
 METRICS = (*GATEWAY_METRICS, *CLIENT_METRICS)

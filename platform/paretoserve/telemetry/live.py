@@ -9,6 +9,8 @@ from opentelemetry.metrics import NoOpMeter
 from opentelemetry.trace import NoOpTracer, Tracer
 
 from paretoserve.domain.replica import ReplicaState
+from paretoserve.ledger.attainment import Attained
+from paretoserve.telemetry.attainment import watch_attainment
 from paretoserve.telemetry.executor import ExecutorSpans
 from paretoserve.telemetry.exporters import NAMESPACE, Prometheus, Tracing
 from paretoserve.telemetry.fleet import watch_fleet
@@ -49,6 +51,10 @@ class Telemetry:
     ) -> None:
         """Export the state of every replica; call once. Both callables run within `render`."""
         watch_fleet(self._instruments, replicas, reserved)
+
+    def watch_attainment(self, rows: Callable[[], Iterable[Attained]]) -> None:
+        """Export the SLA ledger; call once. `rows` runs within `render`."""
+        watch_attainment(self._instruments, self._tenants, rows)
 
     def render(self) -> bytes:
         """The metrics now, in Prometheus' text format; empty when metrics are off."""

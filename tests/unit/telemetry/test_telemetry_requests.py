@@ -15,6 +15,7 @@ from paretoserve.domain.errors import ParetoserveError
 from paretoserve.domain.prediction import Prediction
 from paretoserve.domain.replica import Health, ReplicaState
 from paretoserve.domain.usage import Timing, Usage
+from paretoserve.ledger.attainment import Attained
 from paretoserve.telemetry import TelemetrySettings, start
 from paretoserve.telemetry.catalog import GATEWAY_METRICS, Kind
 from paretoserve.telemetry.document import prometheus_name, sanitized
@@ -84,6 +85,7 @@ def test_every_metric_of_a_gateway_is_rendered_with_its_type_unit_and_labels(
     telemetry: Telemetry,
 ) -> None:
     telemetry.watch_fleet(lambda: [STATE], lambda _: 4)
+    telemetry.watch_attainment(lambda: [Attained("acme", "premium", 60, 9, 10, 0.95)])
     complete(telemetry)
     families = {
         family.name: family

@@ -1,0 +1,53 @@
+"""Runs of engine steps in closed form. No clock; times are seconds."""
+
+from __future__ import annotations
+
+import math
+
+
+class Steps:
+    """Consecutive steps of one engine from `start` on, while nothing joins or leaves its batch.
+
+    The first lasts `first` seconds and each further one `slope` longer, because the KV cache grows
+    by the same tokens in each. `prompt_tokens` is what each prefills.
+    """
+
+    __slots__ = ("count", "end", "first", "prompt_tokens", "slope", "start")
+
+    def __init__(
+        self, start: float, first: float, slope: float, count: int, prompt_tokens: int
+    ) -> None:
+        self.start = start
+        self.first = first
+        self.slope = slope
+        self.count = count
+        self.prompt_tokens = prompt_tokens
+        self.end = self.end_of(count)
+
+    def end_of(self, count: int) -> float:
+        """When `count` of them are done."""
+        return self.start + count * self.first + self.slope * (count * (count - 1) / 2)
+
+    def done_by(self, now: float) -> int:
+        """How many are done at `now`: the root of a quadratic, mended where it was rounded."""
+        if now >= self.end:
+            return self.count
+        elapsed, half = now - self.start, self.first - self.slope / 2
+        if elapsed <= 0:
+            return 0
+        root = math.sqrt(half * half + 2 * self.slope * elapsed)
+        done = min(int(2 * elapsed / (half + root)), self.count)
+        while done > 0 and self.end_of(done) > now:
+            done -= 1
+        while done < self.count and self.end_of(done + 1) <= now:
+            done += 1
+        return done
+
+    def stop(self, now: float) -> None:
+        """Let the one that is under way at `now` be the last; at a boundary none is."""
+        done = self.done_by(now)
+        if self.end_of(done) < now:
+            done += 1
+        if done < self.count:
+            self.count = done
+            self.end = self.end_of(done)

@@ -64,6 +64,8 @@ class Candidate(NamedTuple):
     scores: tuple[tuple[str, float], ...] = ()
     """Each scorer's contribution, lower is better, in order; none for what a filter rejected."""
     price: float = 0.0
+    guest: bool = False
+    """Whether a cheaper profile could serve the request too, when it has room."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,3 +16,6 @@ class Estimate(NamedTuple):
     output_tokens: float = 128.0
     output_tokens_high: float = 512.0
     acceptance: float = 1.0
+
+
+NO_ESTIMATE = Estimate()

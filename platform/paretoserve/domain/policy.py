@@ -70,9 +70,7 @@ class PolicyDocument(Document):
     protect: bool = Field(
         default=True, description="never slow a running request below its promise"
     )
-    group: bool = Field(
-        default=True, description="keep tight tiers together within a profile"
-    )
+    group: bool = Field(default=True, description="keep tight tiers together within a profile")
     hold: bool = Field(default=True, description="let requests wait in the router for room")
     patience_s: float = Field(
         default=5.0,
@@ -90,6 +88,13 @@ class PolicyDocument(Document):
         ge=0,
         le=0.2,
         description="share of requests that may try a profile the residuals speak against",
+    )
+    length_quantile: float = Field(
+        default=0.75,
+        gt=0,
+        lt=1,
+        description="quantile of output length that an end-to-end target has to allow for; longer "
+        "ones are moved to a faster profile while they run",
     )
     switch_cost: float = Field(
         default=0.1,

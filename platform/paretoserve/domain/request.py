@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, field
 
 from paretoserve.domain.errors import InvalidRequest
-from paretoserve.domain.estimate import Estimate
+from paretoserve.domain.estimate import NO_ESTIMATE, Estimate
 
 MAX_STOP_STRINGS = 16
 MAX_STOP_CHARS = 512
@@ -82,9 +82,13 @@ class Request:
     e2e_ms: float | None = None
     excluded_replicas: frozenset[str] = field(default_factory=frozenset)
     """Replicas that already failed this request."""
-    estimate: Estimate = Estimate()
+    estimate: Estimate = NO_ESTIMATE
     cached: tuple[tuple[str, int], ...] = ()
     """Replicas that hold a prefix of the prompt, with its length in tokens; none elsewhere."""
+    blocks: tuple[int, ...] = ()
+    """Names of the prompt's blocks, each of all that precedes it; only the router looks at them."""
+    home: str = ""
+    """The profile that served its session last, where that still holds a prefix."""
     waited_ms: float = 0.0
     """How long ago it arrived, for one that was held or is being moved."""
     generated: int = 0

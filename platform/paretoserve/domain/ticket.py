@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import math
 from dataclasses import dataclass
 
 
@@ -12,8 +13,10 @@ class Ticket:
     """What a request reserved, where, and until when it must have started.
 
     Times are Unix seconds, so that another process can check them. `prompt_tokens` and
-    `max_tokens` bound the KV tokens it may hold, `gpu_seconds` is what the ledger set aside. The
-    gateway that signs a ticket also uses it: nothing outside checks one yet.
+    `max_tokens` bound the KV tokens it may hold, `gpu_seconds` is what the ledger set aside.
+    `tpot_ms` is the TPOT it is promised, which its replica must not be filled beyond; `guest` says
+    that a cheaper profile could have served it. The router that signs a ticket also uses it:
+    nothing outside checks one yet.
     """
 
     request_id: str
@@ -25,14 +28,16 @@ class Ticket:
     max_tokens: int
     gpu_seconds: float
     expires_at: float
+    tpot_ms: float = math.inf
+    guest: bool = False
     signature: str = ""
 
     def payload(self) -> bytes:
         """The bytes that are signed: every field but the signature, length-prefixed."""
         fields = (
             self.request_id, self.tenant, self.tier, self.profile, self.replica_id,
-            str(self.prompt_tokens), str(self.max_tokens),
-            repr(self.gpu_seconds), repr(self.expires_at),
+            str(self.prompt_tokens), str(self.max_tokens), repr(self.gpu_seconds),
+            repr(self.expires_at), repr(self.tpot_ms), str(self.guest),
         )  # fmt: skip
         return b"".join(len(f.encode()).to_bytes(4, "big") + f.encode() for f in fields)
 

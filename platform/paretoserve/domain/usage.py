@@ -34,3 +34,6 @@ class Acceptance:
     steps: int = 0
     drafted: int = 0
     accepted: int = 0
+
+
+NO_ACCEPTANCE = Acceptance()

@@ -1,73 +1,126 @@
-"""The fleet as one gateway knows it: what replicas report, corrected by its own accounting.
+"""The fleet as one router knows it: what replicas report, and exactly what it sent them itself.
 
-A report is old when it arrives. Requests that this gateway reserved since then are added to it
-and those that it released are taken off, so that a burst does not pile onto one replica that
-still looks empty, nor shun one that has just become free. A request that has ended on its replica
-holds nothing there, however long its client takes to read the rest.
+A report is old when it arrives. The router needs none for its own requests: it knows when it
+placed each one, when its first token came and when it ended. What a report adds is the load that
+others sent, which is the report less the watcher's own share of it.
 """
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from dataclasses import dataclass, field, replace
 
 from paretoserve.domain.replica import Health, ReplicaState, Snapshot
 from paretoserve.domain.ticket import Ticket
 
+RATE_WINDOW_S = 1.0
+"""Time constant of the average rate at which a replica is given prompts."""
+RATE_REFRESH_S = 0.25
+"""A rate that fell for so long is looked at again, though nothing else changed."""
+
+
+@dataclass(slots=True)
+class _Own:
+    """One request of this router on a replica. `uncached` prompt tokens wait until it has begun."""
+
+    ticket: Ticket
+    uncached: int
+    begun: bool = False
+    tokens: int = 0
+
 
 @dataclass(slots=True)
 class _Replica:
-    """What a replica reported, and this gateway's own requests on it.
-
-    `fresh` were reserved since the last report. `gone` were in it and have been released; `ended`
-    were not in it any more and have not been released yet, because their clients are slow.
-    """
+    """What a replica reported, and this router's own requests on it."""
 
     state: ReplicaState
-    own: set[str] = field(default_factory=set)
-    fresh: dict[str, Ticket] = field(default_factory=dict)
-    gone: int = 0
-    ended: int = 0
+    own: dict[str, _Own] = field(default_factory=dict)
+    promises: Counter[float] = field(default_factory=Counter)
+    guests: int = 0
+    begun: int = 0
+    waiting_tokens: int = 0
+    kv_tokens: int = 0
+    rate: float = 0.0
+    rated_at: float = -math.inf
+    seen: ReplicaState | None = None
+    """The state as last shown; None when something has changed since."""
 
-    def observe(self, state: ReplicaState) -> None:
-        # A fresh request may have crossed with the report; what else is missing from it has ended.
-        missing = len(self.own) - state.running - state.waiting
-        self.ended = max(0, missing - len(self.fresh))
-        self.state = state
-        self.fresh.clear()
-        self.gone = 0
+    def reserve(self, ticket: Ticket, uncached: int, now: float) -> None:
+        self.own[ticket.request_id] = _Own(ticket, uncached)
+        self.promises[ticket.tpot_ms] += 1
+        self.guests += ticket.guest
+        self.waiting_tokens += uncached
+        self.kv_tokens += ticket.prompt_tokens
+        self.rate = self._rate(now) + uncached / RATE_WINDOW_S
+        self.rated_at = now
+        self.seen = None
 
-    def reserve(self, ticket: Ticket) -> None:
-        self.own.add(ticket.request_id)
-        self.fresh[ticket.request_id] = ticket
+    def progress(self, request_id: str, tokens: int) -> None:
+        own = self.own.get(request_id)
+        if own is None:
+            return
+        if not own.begun:
+            own.begun = True
+            self.begun += 1
+            self.waiting_tokens -= own.uncached
+            self.seen = None
+        own.tokens += tokens
+        self.kv_tokens += tokens
 
     def release(self, request_id: str) -> None:
-        if request_id not in self.own:
+        own = self.own.pop(request_id, None)
+        if own is None:
             return
-        self.own.discard(request_id)
-        if self.fresh.pop(request_id, None) is not None:
-            return
-        if self.ended:
-            self.ended -= 1
+        promise = own.ticket.tpot_ms
+        self.promises[promise] -= 1
+        if self.promises[promise] == 0:
+            del self.promises[promise]
+        self.guests -= own.ticket.guest
+        self.kv_tokens -= own.ticket.prompt_tokens + own.tokens
+        if own.begun:
+            self.begun -= 1
         else:
-            self.gone += 1
+            self.waiting_tokens -= own.uncached
+        self.seen = None
 
-    @property
-    def running(self) -> int:
-        return max(0, self.state.running - self.gone)
+    def show(self, now: float) -> ReplicaState:
+        """The state at `now`: the same object until something changes."""
+        if self.rate and now - self.rated_at > RATE_REFRESH_S:
+            rate = self._rate(now)
+            self.rate = rate if rate > 1 else 0.0
+            self.rated_at = now
+            self.seen = None
+        if self.seen is None:
+            self.seen = self._corrected()
+        return self.seen
 
-    @property
-    def held(self) -> int:
-        """The report plus fresh requests minus released ones, never below what runs of our own."""
-        reported = self.running + self.state.waiting + len(self.fresh)
-        return max(reported, len(self.own) - self.ended)
+    def _rate(self, now: float) -> float:
+        return self.rate * math.exp((self.rated_at - now) / RATE_WINDOW_S) if self.rate else 0.0
 
-    def corrected(self) -> ReplicaState:
-        fresh_tokens = sum(ticket.prompt_tokens for ticket in self.fresh.values())
-        return replace(
-            self.state,
-            running=self.running,
-            waiting=self.held - self.running,
-            waiting_tokens=self.state.waiting_tokens + fresh_tokens,
+    def _corrected(self) -> ReplicaState:
+        state, theirs = self.state, self.state.own
+        others_running = max(0, state.running - theirs.running)
+        others_waiting = max(0, state.waiting - theirs.waiting)
+        alone = others_running + others_waiting == 0
+        own_tightest = min(self.promises, default=math.inf)
+        return ReplicaState(
+            replica_id=state.replica_id,
+            profile=state.profile,
+            address=state.address,
+            health=state.health,
+            running=self.begun + others_running,
+            waiting=len(self.own) - self.begun + others_waiting,
+            waiting_tokens=self.waiting_tokens
+            + max(0, state.waiting_tokens - theirs.waiting_tokens),
+            kv_used_tokens=self.kv_tokens + max(0, state.kv_used_tokens - theirs.kv_tokens),
+            kv_total_tokens=state.kv_total_tokens,
+            acceptance_length=state.acceptance_length,
+            step_ms=state.step_ms,
+            observed_at=state.observed_at,
+            tightest_tpot_ms=own_tightest if alone else min(own_tightest, state.tightest_tpot_ms),
+            prefill_rate=self.rate,
+            guests=self.guests if alone else max(self.guests, state.guests),
         )
 
 
@@ -76,15 +129,16 @@ class Fleet:
 
     def __init__(self) -> None:
         self._replicas: dict[str, _Replica] = {}
-        self._homes: dict[str, str] = {}
+        self._homes: dict[str, _Replica] = {}
 
     def observe(self, state: ReplicaState) -> None:
         """Take a replica's own report."""
         replica = self._replicas.get(state.replica_id)
         if replica is None:
             self._replicas[state.replica_id] = _Replica(state)
+            self._replicas = dict(sorted(self._replicas.items()))
         else:
-            replica.observe(state)
+            replica.state, replica.seen = state, None
 
     def forget(self, replica_id: str) -> None:
         """Drop a replica that discovery no longer names; its reservations end on their own."""
@@ -95,31 +149,40 @@ class Fleet:
         replica = self._replicas.get(replica_id)
         if replica is not None:
             replica.state = replace(replica.state, health=Health.LOST, observed_at=now)
+            replica.seen = None
 
-    def reserve(self, ticket: Ticket) -> None:
-        """Count a request on its replica until `release`."""
-        self._homes[ticket.request_id] = ticket.replica_id
+    def reserve(self, ticket: Ticket, now: float, uncached: int | None = None) -> None:
+        """Count a request on its replica until `release`; `uncached` of its prompt tokens have to
+        be computed there, None being all.
+        """
         replica = self._replicas.get(ticket.replica_id)
         if replica is not None:
-            replica.reserve(ticket)
+            tokens = ticket.prompt_tokens if uncached is None else uncached
+            replica.reserve(ticket, tokens, now)
+            self._homes[ticket.request_id] = replica
+
+    def progress(self, request_id: str, tokens: int) -> None:
+        """Note that a request has got tokens; with the first ones its prompt is done."""
+        replica = self._homes.get(request_id)
+        if replica is not None:
+            replica.progress(request_id, tokens)
 
     def release(self, request_id: str) -> None:
         """End a reservation. Unknown ids are no error."""
-        replica = self._replicas.get(self._homes.pop(request_id, ""))
+        replica = self._homes.pop(request_id, None)
         if replica is not None:
             replica.release(request_id)
 
     def reserved(self, replica_id: str) -> int:
-        """How many requests this gateway holds on a replica."""
+        """How many requests this router holds on a replica."""
         replica = self._replicas.get(replica_id)
         return len(replica.own) if replica else 0
 
     def held(self, replica_id: str) -> int:
-        """How many requests a replica has, other gateways' included; 0 for one that is unknown."""
+        """How many requests a replica has, other routers' included; 0 for one that is unknown."""
         replica = self._replicas.get(replica_id)
-        return replica.held if replica else 0
+        return replica.show(replica.rated_at).held if replica else 0
 
     def snapshot(self, now: float) -> Snapshot:
         """The fleet at `now`, monotonic seconds, ordered by replica id."""
-        replicas = (self._replicas[name] for name in sorted(self._replicas))
-        return Snapshot(tuple(replica.corrected() for replica in replicas), now)
+        return Snapshot(tuple([replica.show(now) for replica in self._replicas.values()]), now)

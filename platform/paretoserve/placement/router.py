@@ -7,17 +7,45 @@ refused by a later `tick`; a stream that is about to miss its target is moved by
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 
-from paretoserve.domain.decision import Decision
-from paretoserve.domain.errors import ParetoserveError
+from paretoserve.domain.decision import Decision, Outcome
+from paretoserve.domain.errors import ParetoserveError, QuotaExceeded, Saturated
+from paretoserve.domain.profile import Profile
+from paretoserve.domain.replica import ReplicaState, Snapshot
 from paretoserve.domain.request import Request
+from paretoserve.domain.tenant import Tenant
 from paretoserve.domain.ticket import Ticket
+from paretoserve.domain.tier import Tier
+from paretoserve.domain.usage import Acceptance, Usage
+from paretoserve.latency.cost import gpu_seconds, list_price
+from paretoserve.ledger.attainment import Attainment
+from paretoserve.ledger.fairness import VirtualTime
+from paretoserve.ledger.ledger import Ledger
+from paretoserve.placement.experience import Experience
+from paretoserve.placement.fleet import Fleet
+from paretoserve.placement.streams import Leg, Stream, threatened
+from paretoserve.placement.tickets import TicketIssuer
+from paretoserve.placement.waiting_room import Waiting, WaitingRoom
+from paretoserve.policy.options import targets_of
+from paretoserve.policy.protocols import Decides
+
+LOOK_EVERY_S = 0.1
+"""How often a running stream is asked whether it is about to miss its target."""
+MOST_MOVES = 2
+QUEUE_SHARE = 0.7
+"""Of its time to first token, what a request may queue behind others of its tier before it is
+decided on its own."""
+LONGEST_QUEUE_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """Run it on `ticket.replica_id`. For a stream that is being moved, stop it where it runs."""
+    """Run it on `ticket.replica_id`. For a stream that runs already: stop it where it runs, and
+    replay there what it has got so far as part of the prompt (`request.generated` tokens).
+    """
 
     request: Request
     decision: Decision
@@ -29,16 +57,386 @@ class Held:
     """Wait for a `tick` that names the request."""
 
     request: Request
-    decision: Decision
+    decision: Decision | None
 
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """Tell the client."""
+    """Tell the client: `error`, or where that is None what `decision` says."""
 
     request: Request
     decision: Decision | None
-    error: ParetoserveError
+    error: ParetoserveError | None = None
 
 
 Answer = Placed | Held | Refused
+
+
+class Router:
+    """Places requests on a fleet and keeps account of them until they end."""
+
+    def __init__(
+        self,
+        policy: Decides,
+        tiers: Iterable[Tier],
+        profiles: Iterable[Profile],
+        *,
+        fleet: Fleet,
+        ledger: Ledger,
+        tickets: TicketIssuer,
+        attainment: Attainment | None = None,
+    ) -> None:
+        self._policy = policy
+        self._tiers = {tier.name: tier for tier in tiers}
+        self._profiles = {profile.name: profile for profile in profiles}
+        self._fleet = fleet
+        self._ledger = ledger
+        self._tickets = tickets
+        objectives = {name: tier.percentile for name, tier in self._tiers.items()}
+        self._attainment = attainment or Attainment(objectives)
+        self._experience = Experience(policy.document)
+        self._fairness = VirtualTime()
+        self._room = WaitingRoom(self._fairness)
+        self._streams: dict[str, Stream] = {}
+        self._watched: dict[str, Stream] = {}
+        self._shed: list[Refused] = []
+
+    def reconfigure(
+        self, policy: Decides, tiers: Iterable[Tier], profiles: Iterable[Profile]
+    ) -> None:
+        """Decide by these from now on, for requests that are held too."""
+        self._policy = policy
+        self._tiers = {tier.name: tier for tier in tiers}
+        self._profiles = {profile.name: profile for profile in profiles}
+
+    @property
+    def held(self) -> int:
+        """Requests that wait here."""
+        return len(self._room)
+
+    @property
+    def restless(self) -> bool:
+        """Whether a `tick` may have something to do though nothing has happened."""
+        return bool(len(self._room) or self._watched)
+
+    def snapshot(self, now: float) -> Snapshot:
+        """The fleet and what has been learned of it, at `now`."""
+        fleet = self._fleet.snapshot(now)
+        residuals, burn = self._experience.residuals(now), self._attainment.burns(now)
+        return Snapshot(fleet.replicas, now, residuals, burn)
+
+    def explain(self, request: Request, tenant: Tenant, now: float) -> Decision:
+        """What would be decided now; changes nothing."""
+        expected = self._experience.expect(request)
+        return self._policy.decide(expected, tenant, self.snapshot(now), now)
+
+    def arrive(self, request: Request, tenant: Tenant, now: float) -> Answer:
+        """Place, hold or refuse a new request. `request.tier` is what was asked for.
+
+        Raises KeyError for a tier that is not defined, ValueError for an id that is known already.
+        """
+        if request.request_id in self._streams:
+            raise ValueError(f"request {request.request_id} has arrived already")
+        tier = self._tiers[request.tier]
+        request = self._experience.expect(request)
+        if not self._ledger.covers(tenant, tier.name, self._price(request, tier), now):
+            if tier.fallback is None:
+                return Refused(request, None, _exceeded(tenant, tier))
+            tier = self._tiers[tier.fallback]
+            request = replace(request, tier=tier.name, in_contract=False)
+        stream = Stream(request, tenant, tier, targets_of(request, tier), now)
+        self._streams[request.request_id] = stream
+        if self._room.waiting(tier.name):
+            soonest_s = min(stream.targets.ttft_ms, stream.targets.e2e_ms) / 1000
+            patience_s = min(QUEUE_SHARE * soonest_s, LONGEST_QUEUE_S)
+            return self._hold(stream, None, now + patience_s, now)
+        return self._place(stream, request, now)
+
+    def tokens(self, request_id: str, count: int, now: float) -> None:
+        """Note that a stream got `count` tokens more. Unknown ids are no error."""
+        stream = self._streams.get(request_id)
+        if stream is not None and count > 0:
+            stream.add(count, now)
+            self._fleet.progress(request_id, count)
+
+    def tick(self, now: float) -> list[Placed | Refused]:
+        """What is to be done now: held requests that are placed or given up, streams to be moved."""
+        shed, self._shed = self._shed, []
+        return [*shed, *self._expired(now), *self._admitted(now), *self._moved(now)]
+
+    def failed(self, request_id: str, now: float) -> Answer:
+        """Its replica failed: place what is left of it elsewhere.
+
+        What it was given by that replica is not charged.
+        """
+        stream = self._streams[request_id]
+        leg = stream.leg
+        if leg is None:
+            raise ValueError(f"request {request_id} was not running")
+        failed = stream.request.excluded_replicas | {leg.ticket.replica_id}
+        self._end_leg(stream, 0.0, now)
+        stream.request = replace(stream.request, excluded_replicas=failed)
+        stream.moves += 1
+        if stream.tokens == 0:
+            return self._place(stream, stream.waiting_since_arrival(now), now)
+        return self._place(stream, stream.continued(self._experience.rest(stream), now), now)
+
+    def finish(self, request_id: str, usage: Usage, acceptance: Acceptance, now: float) -> float:
+        """A stream has ended well; returns its cost in GPU-seconds. `usage` is of its last leg."""
+        stream = self._streams[request_id]
+        stream.last_at = now
+        self._experience.finished(stream, acceptance, now)
+        cost = self._leg_cost(stream, usage)
+        self._end_leg(stream, cost, now)
+        self._judge(stream, now)
+        return self._settle(stream)
+
+    def abandon(self, request_id: str, usage: Usage | None, now: float) -> float:
+        """A request is given up, held or running: cancelled, or failed for good. Its cost in
+        GPU-seconds, nothing for `usage` None. Unknown ids are no error.
+        """
+        stream = self._streams.get(request_id)
+        if stream is None:
+            return 0.0
+        self._room.remove(request_id)
+        if stream.leg is not None:
+            cost = self._leg_cost(stream, usage) if usage is not None else 0.0
+            self._end_leg(stream, cost, now)
+        return self._settle(stream)
+
+    def observe(self, state: ReplicaState) -> None:
+        """Take a replica's own report."""
+        self._fleet.observe(state)
+        if state.kv_total_tokens:
+            self._experience.prefixes.set_capacity(state.replica_id, state.kv_total_tokens)
+
+    def forget(self, replica_id: str) -> None:
+        """Drop a replica that discovery no longer names."""
+        self._fleet.forget(replica_id)
+        self._experience.prefixes.forget(replica_id)
+
+    def mark_lost(self, replica_id: str, now: float) -> None:
+        """A replica did not answer at `now`; its next report revives it, with an empty cache.
+
+        Its streams fail one by one (`failed`), as their connections do.
+        """
+        self._fleet.mark_lost(replica_id, now)
+        self._experience.prefixes.forget(replica_id)
+
+    def _price(self, request: Request, tier: Tier) -> float:
+        """The least list price among the tier's profiles, GPU-seconds."""
+        target = targets_of(request, tier).tpot_ms
+        prices = (
+            list_price(
+                self._profiles[name],
+                tpot_target_ms=target,
+                prompt_tokens=request.prompt_tokens,
+                completion_tokens=request.estimate.output_tokens,
+            )
+            for name in tier.profiles
+        )
+        return min((price for price in prices if price < math.inf), default=0.0)
+
+    def _place(self, stream: Stream, request: Request, now: float) -> Answer:
+        """Decide, and do what was decided."""
+        stream.request = request
+        decision = self._policy.decide(request, stream.tenant, self.snapshot(now), now)
+        if decision.hold_s is not None:
+            return self._hold(stream, decision, now + decision.hold_s, now)
+        if decision.chosen is None:
+            return self._refuse(stream, decision, None, now)
+        return self._run(stream, decision, now)
+
+    def _run(self, stream: Stream, decision: Decision, now: float) -> Placed | Refused:
+        """Reserve what a decision needs; the ticket says what it holds."""
+        request = stream.request
+        ticket = self._tickets.issue(request, decision, now)
+        if stream.moves:
+            self._ledger.amend(request.request_id, stream.gpu_seconds + ticket.gpu_seconds, now)
+        else:
+            contract = stream.tier.name if request.in_contract else ""
+            try:
+                self._ledger.reserve(
+                    stream.tenant, request.request_id, ticket.gpu_seconds, now, contract
+                )
+            except QuotaExceeded as error:
+                return self._refuse(stream, decision, error, now)
+        leg = self._leg(stream, decision, ticket, now)
+        stream.leg = leg
+        self._fleet.reserve(ticket, now, leg.uncached)
+        self._experience.placed(stream, leg, now)
+        if self._movable(stream, leg):
+            self._watched[request.request_id] = stream
+        return Placed(request, decision, ticket)
+
+    def _leg(self, stream: Stream, decision: Decision, ticket: Ticket, now: float) -> Leg:
+        chosen, profile = decision.chosen, self._profiles[ticket.profile]
+        if chosen is None or chosen.prediction is None:
+            raise ValueError("a decision without a replica has no leg")
+        held = self._fleet.held(ticket.replica_id) + 1
+        load = held / profile.limits.admit
+        residuals = self._experience.residuals(now).get(ticket.profile)
+        factors = residuals.at(load) if residuals is not None else None
+        waited, prediction = stream.request.waited_ms, chosen.prediction
+        return Leg(
+            decision=decision,
+            ticket=ticket,
+            profile=profile,
+            began_at=now,
+            batch=min(held, profile.limits.max_batch),
+            uncached=max(
+                0, ticket.prompt_tokens - dict(stream.request.cached).get(ticket.replica_id, 0)
+            ),
+            load=load,
+            ttft_ms=(prediction.ttft_ms - waited) / (factors.ttft if factors else 1.0),
+            tpot_ms=prediction.tpot_ms / (factors.tpot if factors else 1.0),
+        )
+
+    def _movable(self, stream: Stream, leg: Leg) -> bool:
+        """Whether a stream could ever be moved somewhere faster."""
+        targets = stream.targets
+        if not self._policy.document.escalation.enabled or stream.moves >= MOST_MOVES:
+            return False
+        if targets.tpot_ms == targets.e2e_ms == math.inf:
+            return False
+        own = leg.profile.curve.points[0].tpot_ms
+        others = (self._profiles[name].curve.points[0].tpot_ms for name in stream.tier.profiles)
+        return any(tpot < own for tpot in others)
+
+    def _hold(
+        self, stream: Stream, decision: Decision | None, give_up_at: float, now: float
+    ) -> Held | Refused:
+        request, tier = stream.request, stream.tier
+        waiting = Waiting(
+            request.request_id,
+            tier.name,
+            stream.tenant.name,
+            tier.priority,
+            give_up_at,
+            stream.arrived_at,
+        )
+        if self._room.full and (least := self._room.shed_candidate(tier.priority)) is not None:
+            self._room.remove(least.request_id)
+            displaced = Saturated("held requests of a more important tier took its place")
+            self._shed.append(self._refuse(self._streams[least.request_id], None, displaced, now))
+        try:
+            self._room.add(waiting)
+        except Saturated as error:
+            return self._refuse(stream, decision, error, now)
+        return Held(request, decision)
+
+    def _refuse(
+        self, stream: Stream, decision: Decision | None, error: ParetoserveError | None, now: float
+    ) -> Refused:
+        self._settle(stream)
+        if stream.request.in_contract:
+            self._attainment.observe(stream.tenant.name, stream.tier.name, met=False, now=now)
+        return Refused(stream.request, decision, error)
+
+    def _expired(self, now: float) -> Iterator[Placed | Refused]:
+        """Those that can wait no longer get what the tier's overload order gives them."""
+        for waiting in self._room.expired(now):
+            stream = self._streams[waiting.request_id]
+            answer = self._place(stream, stream.waiting_since_arrival(now), now)
+            if not isinstance(answer, Held):
+                yield answer
+
+    def _admitted(self, now: float) -> Iterator[Placed | Refused]:
+        """Held requests in their order, of each tier until one finds no room."""
+        blocked: set[str] = set()
+        while True:
+            heads = [waiting for waiting in self._room.heads() if waiting.tier not in blocked]
+            if not heads:
+                return
+            for waiting in heads:
+                stream = self._streams[waiting.request_id]
+                request = stream.waiting_since_arrival(now)
+                decision = self._policy.decide(request, stream.tenant, self.snapshot(now), now)
+                if decision.hold_s is not None:
+                    blocked.add(waiting.tier)
+                    continue
+                self._room.remove(waiting.request_id)
+                stream.request = request
+                if decision.chosen is None:
+                    yield self._refuse(stream, decision, None, now)
+                else:
+                    yield self._run(stream, decision, now)
+
+    def _moved(self, now: float) -> Iterator[Placed]:
+        """Streams that would miss their target where they are, and would not elsewhere."""
+        escalation = self._policy.document.escalation
+        for stream in list(self._watched.values()):
+            if now - stream.looked_at < LOOK_EVERY_S or stream.tokens < escalation.least_tokens:
+                continue
+            stream.looked_at = now
+            rest = self._experience.rest(stream)
+            if threatened(stream, rest, escalation, now):
+                moved = self._move(stream, stream.continued(rest, now), now)
+                if moved is not None:
+                    yield moved
+
+    def _move(self, stream: Stream, request: Request, now: float) -> Placed | None:
+        """Move a stream to a replica that is in time for its rest, if there is one."""
+        leg = stream.leg
+        if leg is None:
+            return None
+        excluded = request.excluded_replicas | {leg.ticket.replica_id}
+        probe = replace(request, excluded_replicas=excluded)
+        decision = self._policy.decide(probe, stream.tenant, self.snapshot(now), now)
+        if decision.outcome not in (Outcome.PLACED, Outcome.SPILLED):
+            return None
+        used = Usage(leg.ticket.prompt_tokens, leg.tokens)
+        self._end_leg(stream, self._leg_cost(stream, used), now)
+        stream.moves += 1
+        stream.request = request
+        placed = self._run(stream, decision, now)
+        return placed if isinstance(placed, Placed) else None
+
+    def _end_leg(self, stream: Stream, cost: float, now: float) -> None:
+        leg = stream.leg
+        if leg is None:
+            return
+        request_id = stream.request.request_id
+        self._fleet.release(request_id)
+        self._experience.ended(leg, now)
+        self._fairness.charge(stream.tier.name, stream.tenant.name, cost, stream.tenant.weight)
+        self._watched.pop(request_id, None)
+        stream.gpu_seconds += cost
+        stream.leg = None
+
+    def _leg_cost(self, stream: Stream, usage: Usage) -> float:
+        """A leg is charged as one of the mean of the batches at its beginning and end."""
+        leg = stream.leg
+        if leg is None:
+            return 0.0
+        held = self._fleet.held(leg.ticket.replica_id)
+        batch = max(1, min(held, leg.profile.limits.max_batch))
+        return gpu_seconds(
+            leg.profile,
+            batch=round((leg.batch + batch) / 2),
+            prompt_tokens=usage.prompt_tokens - usage.cached_tokens,
+            completion_tokens=usage.completion_tokens,
+        )
+
+    def _settle(self, stream: Stream) -> float:
+        request_id = stream.request.request_id
+        self._streams.pop(request_id, None)
+        self._ledger.settle(request_id, stream.gpu_seconds)
+        return stream.gpu_seconds
+
+    def _judge(self, stream: Stream, now: float) -> None:
+        """Note in the SLA ledger whether the promise was kept; only what was promised counts."""
+        if not stream.request.in_contract:
+            return
+        first_at = stream.first_at if stream.first_at is not None else now
+        arrived = stream.arrived_at
+        met = stream.targets.met(
+            1000 * (first_at - arrived), stream.tpot_ms, 1000 * (now - arrived)
+        )
+        self._attainment.observe(stream.tenant.name, stream.tier.name, met=met, now=now)
+
+
+def _exceeded(tenant: Tenant, tier: Tier) -> QuotaExceeded:
+    return QuotaExceeded(
+        f"tenant {tenant.name} has used up its contract for tier {tier.name}", retry_after_s=1.0
+    )

@@ -7,6 +7,7 @@ from dataclasses import replace
 from paretoserve.domain.decision import Decision
 from paretoserve.domain.request import Request
 from paretoserve.domain.ticket import Ticket
+from paretoserve.policy.options import tolerable_tpot_ms
 
 
 class TicketIssuer:
@@ -36,6 +37,8 @@ class TicketIssuer:
             max_tokens=request.max_tokens,
             gpu_seconds=chosen.prediction.gpu_seconds,
             expires_at=now + self._lifetime_s,
+            tpot_ms=tolerable_tpot_ms(decision.targets, request.estimate, request.waited_ms),
+            guest=chosen.guest,
         )
         return replace(ticket, signature=ticket.signed_by(self._key))
 

@@ -70,6 +70,7 @@ def candidate(
         prediction=weighed.prediction,
         scores=tuple(zip(SCORES, map(float, weighed.score), strict=True)) if placeable else (),
         price=weighed.option.price,
+        guest=weighed.option.guest,
     )
 
 

@@ -110,6 +110,8 @@ class Policy:
         price = self._prices.price(
             name, case.tpot_ms * estimate.acceptance, request.prompt_tokens, estimate.output_tokens
         )
+        if request.home and request.home != name:
+            price *= 1 + self.document.switch_cost
         return Option(profile, 0, price, False, _rejection(case, profile))
 
 

@@ -1,0 +1,98 @@
+"""Experience: what a router has learned, and what it expects of a request because of it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import replace
+
+from paretoserve.domain.estimate import Estimate
+from paretoserve.domain.policy import PolicyDocument
+from paretoserve.domain.request import Request
+from paretoserve.domain.residual import Residuals
+from paretoserve.domain.usage import Acceptance
+from paretoserve.latency.acceptance import Acceptances
+from paretoserve.latency.calibration import Calibration
+from paretoserve.latency.length import Lengths
+from paretoserve.placement.prefixes import PrefixIndex
+from paretoserve.placement.streams import Leg, Stream
+
+LEAST_GAPS = 8
+"""Gaps between tokens that a leg must have had for its TPOT to say something."""
+
+
+class Experience:
+    """Lengths and acceptance by tenant, residuals by profile, prefixes by replica."""
+
+    def __init__(self, document: PolicyDocument) -> None:
+        self._document = document
+        self._calibration = Calibration(confidence=document.confidence)
+        self._lengths = Lengths()
+        self._acceptances = Acceptances()
+        self.prefixes = PrefixIndex()
+
+    def expect(self, request: Request) -> Request:
+        """The request with what is expected of it, and its draw."""
+        cached = self.prefixes.lookup(request.blocks, request.prompt_tokens)
+        session = self.prefixes.session(request.session_id) if request.session_id else None
+        held = {replica_id for replica_id, _ in cached}
+        median, high = self._lengths.estimate(
+            request.tenant, request.max_tokens, self._document.length_quantile
+        )
+        return replace(
+            request,
+            estimate=Estimate(median, high),
+            cached=cached,
+            home=session[1] if session is not None and session[0] in held else "",
+            draw=draw(request.request_id),
+        )
+
+    def rest(self, stream: Stream) -> Estimate:
+        """What a running stream still has to come: its median, and at the risk of escalation."""
+        tenant, limit = stream.request.tenant, stream.request.max_tokens
+        risk = self._document.escalation.risk
+        return Estimate(
+            self._lengths.remaining(tenant, stream.tokens, limit, 0.5),
+            self._lengths.remaining(tenant, stream.tokens, limit, risk),
+        )
+
+    def residuals(self, now: float) -> Mapping[str, Residuals]:
+        """By profile; the same object until something was learned."""
+        return self._calibration.residuals(now)
+
+    def placed(self, stream: Stream, leg: Leg, now: float) -> None:
+        """Remember where a prompt went."""
+        ticket, request = leg.ticket, stream.request
+        self.prefixes.remember(ticket.replica_id, request.blocks, now)
+        if request.session_id:
+            self.prefixes.remember_session(request.session_id, ticket.replica_id, ticket.profile)
+
+    def ended(self, leg: Leg, now: float) -> None:
+        """Learn from a stay on a replica, however it ended."""
+        if leg.first_at is None:
+            return
+        gaps = leg.tokens - 1
+        observed = 1000 * (now - leg.first_at) / gaps if gaps >= LEAST_GAPS else None
+        self._calibration.observe(
+            leg.ticket.profile,
+            leg.load,
+            leg.ttft_ms,
+            1000 * (leg.first_at - leg.began_at),
+            leg.tpot_ms if observed is not None else None,
+            observed,
+            now,
+        )
+
+    def finished(self, stream: Stream, acceptance: Acceptance, now: float) -> None:
+        """Learn from a whole answer."""
+        request, leg = stream.request, stream.leg
+        limited = stream.tokens >= request.max_tokens
+        self._lengths.observe(request.tenant, stream.tokens, limited, now)
+        if leg is not None and acceptance.steps:
+            self._acceptances.observe(request.tenant, leg.ticket.profile, acceptance, now)
+
+
+def draw(request_id: str) -> float:
+    """A number in [0, 1) that is always the same for a request and has nothing to do with it."""
+    digest = hashlib.blake2b(request_id.encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") / 2**64

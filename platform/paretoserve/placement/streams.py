@@ -1,0 +1,119 @@
+"""A stream: one request from its arrival to its end, over every replica that it runs on."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+from paretoserve.domain.decision import Decision
+from paretoserve.domain.estimate import Estimate
+from paretoserve.domain.policy import Escalation
+from paretoserve.domain.profile import Profile
+from paretoserve.domain.request import Request
+from paretoserve.domain.targets import Targets
+from paretoserve.domain.tenant import Tenant
+from paretoserve.domain.ticket import Ticket
+from paretoserve.domain.tier import Tier
+
+
+@dataclass(slots=True)
+class Leg:
+    """One stay on one replica. `batch` is how many streams were there when it began.
+
+    `ttft_ms` and `tpot_ms` are what the bare curve said of it, `load` the replica's load then.
+    """
+
+    decision: Decision
+    ticket: Ticket
+    profile: Profile
+    began_at: float
+    batch: int
+    uncached: int
+    load: float
+    ttft_ms: float
+    tpot_ms: float
+    first_at: float | None = None
+    tokens: int = 0
+
+
+@dataclass(slots=True)
+class Stream:
+    """`request` is as it was last decided, `tier` what it is served as, `targets` what it was
+    promised. Times are monotonic seconds; `gpu_seconds` is the cost of the legs that have ended.
+    """
+
+    request: Request
+    tenant: Tenant
+    tier: Tier
+    targets: Targets
+    arrived_at: float
+    leg: Leg | None = None
+    first_at: float | None = None
+    last_at: float | None = None
+    tokens: int = 0
+    moves: int = 0
+    gpu_seconds: float = 0.0
+    looked_at: float = -math.inf
+
+    def add(self, count: int, now: float) -> None:
+        """Note that it got tokens."""
+        if self.first_at is None:
+            self.first_at = now
+        self.last_at = now
+        self.tokens += count
+        if self.leg is not None:
+            if self.leg.first_at is None:
+                self.leg.first_at = now
+            self.leg.tokens += count
+
+    @property
+    def tpot_ms(self) -> float | None:
+        """Mean gap between its tokens so far, milliseconds; None before the second one."""
+        if self.first_at is None or self.last_at is None or self.tokens < 2:
+            return None
+        return 1000 * (self.last_at - self.first_at) / (self.tokens - 1)
+
+    def waiting_since_arrival(self, now: float) -> Request:
+        """The request as it stands at `now`."""
+        return replace(self.request, waited_ms=1000 * (now - self.arrived_at))
+
+    def continued(self, rest: Estimate, now: float) -> Request:
+        """The rest of it as a request of its own: what it has got so far is replayed as prompt.
+
+        What the targets leave for the rest becomes an end-to-end target.
+        """
+        return replace(
+            self.request,
+            prompt_tokens=self.request.prompt_tokens - self.request.generated + self.tokens,
+            generated=self.tokens,
+            estimate=rest,
+            ttft_ms=math.inf,
+            tpot_ms=math.inf,
+            e2e_ms=self.end_target_ms(rest.output_tokens),
+            waited_ms=1000 * (now - self.arrived_at),
+            cached=(),
+            draw=1.0,
+        )
+
+    def end_target_ms(self, rest: float) -> float:
+        """When it must end if `rest` tokens are to come, milliseconds after its arrival."""
+        if self.first_at is None or self.targets.tpot_ms == math.inf:
+            return self.targets.e2e_ms
+        first_ms = 1000 * (self.first_at - self.arrived_at)
+        gaps = max(self.tokens + rest - 1, 1.0)
+        return min(self.targets.e2e_ms, first_ms + self.targets.tpot_ms * gaps)
+
+
+def threatened(stream: Stream, rest: Estimate, escalation: Escalation, now: float) -> bool:
+    """Whether a stream that goes on at its pace so far is about to miss its target.
+
+    Its TPOT target against its mean pace; its end-to-end target against the time that a long
+    rest, `rest.output_tokens_high`, would still take.
+    """
+    targets, pace = stream.targets, stream.tpot_ms
+    if pace is None or stream.tokens < escalation.least_tokens:
+        return False
+    if pace > targets.tpot_ms * escalation.share:
+        return True
+    spent = 1000 * (now - stream.arrived_at)
+    return spent + pace * rest.output_tokens_high > targets.e2e_ms * escalation.share

@@ -24,9 +24,7 @@ from paretoserve.executor.engines.emulator.prefixes import PrefixCache
 from paretoserve.latency.curve import tpot_ms
 from paretoserve.sim.sequence import Event, Job, Load, Sequence
 from paretoserve.sim.steps import Steps
-
-PREFIX_BLOCK_TOKENS = 512
-"""Of a job's `blocks`: the block size of the traces that have them."""
+from paretoserve.sim.traces import PREFIX_BLOCK_TOKENS
 
 
 class ModelledEngine:
@@ -44,9 +42,7 @@ class ModelledEngine:
         """
         limits, arguments = profile.limits, profile.engine_args
         self._limits, self._curve, self._slowdown = limits, profile.curve, slowdown
-        self.kv_total = int(
-            arguments.get("kv_tokens") or limits.max_batch * limits.context_tokens
-        )
+        self.kv_total = int(arguments.get("kv_tokens") or limits.max_batch * limits.context_tokens)
         caching = self.kv_total if arguments.get("prefix_cache") else 0
         self._prefixes = PrefixCache(caching // PREFIX_BLOCK_TOKENS)
         self._paces: dict[int, float] = {}

@@ -1,0 +1,190 @@
+"""The highest load at which every tier attains a goal, found with few runs.
+
+Attainment need not fall with load: a burst may meet a free node at one load and a busy one at
+another. What is looked for is the upper end of one passing range: from a load that passes, loads
+are doubled until one fails (from one that fails, halved until one passes), then the gap between
+the two is halved on a logarithmic scale. The load found must pass with a second seed too; while it
+does not, it is lowered by the resolution until one passes with both. So a passing load above a
+failing one is not looked for, and a failing load between two passing ones that were tried would
+be missed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from paretoserve.sim.mappings import StaticMapping
+from paretoserve.sim.records import Run
+from paretoserve.sim.summary import Summary, summarize
+
+RESOLUTION = 0.03
+"""The load found is within this share of the least load seen to fail."""
+LEAST_SHARE = 1 / 64
+"""Loads below this share of the first one are not tried."""
+FLUID_SLACK = 1.15
+"""A mapping is hopeless when this times its fluid estimate is below what another carries."""
+
+RunAt = Callable[[float, int, float], Run]
+"""(load, seed, goal) -> run; it may stop early once `goal` cannot be reached."""
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """One run of a search. `worst` is the tier with the least attainment, as far as the run went."""
+
+    load: float
+    rate: float
+    seed: int
+    passed: bool
+    worst: str
+    attainment: float
+    stopped_early: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The highest load with every tier at `goal`, 0 where no load that was tried has it.
+
+    `rate` is requests per second and `summary` the run of the first seed at that load. `limit` is
+    the tier that failed at the least failing load, "" where none failed.
+    """
+
+    goal: float
+    load: float
+    rate: float
+    limit: str
+    probes: tuple[Probe, ...]
+    summary: Summary | None = None
+
+
+@dataclass(slots=True)
+class _Trials:
+    """Runs, and what they showed. A run with the first seed that passed is kept as its summary."""
+
+    run_at: RunAt
+    goal: float
+    probes: list[Probe] = field(default_factory=list)
+    passing: dict[float, Summary] = field(default_factory=dict)
+
+    def passes(self, load: float, seed: int) -> bool:
+        summary = summarize(self.run_at(load, seed, self.goal))
+        worst, attainment = summary.worst or ("", 0.0)
+        passed = summary.attains(self.goal)
+        self.probes.append(
+            Probe(
+                load, summary.offered_rate, seed, passed, worst, attainment, summary.stopped_early
+            )
+        )
+        if passed:
+            self.passing.setdefault(load, summary)
+        return passed
+
+
+def highest_load(
+    run_at: RunAt,
+    goal: float,
+    *,
+    first: float,
+    most: float,
+    seeds: tuple[int, int] = (1, 2),
+    descend: bool = True,
+) -> Found:
+    """Search from the load `first`. Loads above `most` are taken to fail without a run; without
+    `descend` no load below `first` is tried.
+
+    Raises ValueError for a `first` that is not positive.
+    """
+    if first <= 0:
+        raise ValueError(f"the first load to try must be positive, got {first:g}")
+    trials, least = _Trials(run_at, goal), first * (LEAST_SHARE if descend else 1)
+    passing, failing = _bracket(trials, first, least, most, seeds[0])
+    while passing and failing / passing > 1 + RESOLUTION:
+        middle = math.sqrt(passing * failing)
+        if trials.passes(middle, seeds[0]):
+            passing = middle
+        else:
+            failing = middle
+    return _found(trials, _confirmed(trials, passing, least, seeds))
+
+
+def _bracket(
+    trials: _Trials, first: float, least: float, most: float, seed: int
+) -> tuple[float, float]:
+    """A passing load (0 for none) and a failing one above it."""
+    load = min(first, most)
+    if trials.passes(load, seed):
+        while 2 * load <= most:
+            if not trials.passes(2 * load, seed):
+                return load, 2 * load
+            load *= 2
+        return load, max(load, most)
+    while load / 2 >= least:
+        load /= 2
+        if trials.passes(load, seed):
+            return load, 2 * load
+    return 0.0, load
+
+
+def _confirmed(trials: _Trials, load: float, least: float, seeds: tuple[int, int]) -> float:
+    """The load, or the next lower one, that passes with both seeds; 0 for none."""
+    while load >= least:
+        first_passes = load in trials.passing or trials.passes(load, seeds[0])
+        if first_passes and trials.passes(load, seeds[1]):
+            return load
+        load /= 1 + RESOLUTION
+    return 0.0
+
+
+def _found(trials: _Trials, load: float) -> Found:
+    summary = trials.passing.get(load)
+    failed = [probe for probe in trials.probes if not probe.passed]
+    limit = min(failed, key=lambda probe: probe.load).worst if failed else ""
+    rate = summary.offered_rate if summary else 0.0
+    return Found(trials.goal, load, rate, limit, tuple(trials.probes), summary)
+
+
+@dataclass(frozen=True, slots=True)
+class BestMapping:
+    """The static mapping that carries the highest load, of `tried` that were simulated and
+    `pruned` that their fluid estimates ruled out. None where no mapping attains the goal at all.
+    """
+
+    mapping: StaticMapping | None
+    found: Found
+    tried: int
+    pruned: int
+
+
+def best_mapping(
+    candidates: Iterable[tuple[StaticMapping, float]],
+    run_at: Callable[[StaticMapping], RunAt],
+    goal: float,
+    *,
+    seeds: tuple[int, int] = (1, 2),
+) -> BestMapping:
+    """The best of mappings that come with the load that each carries by the fluid estimate.
+
+    They are tried from the highest estimate down. One that does not pass at a load just above the
+    best one's is out after a single run, which stops early; one whose estimate is far below the
+    best is out without any.
+    """
+    ranked = sorted(candidates, key=lambda pair: (-pair[1], pair[0].name))
+    best, found, tried = None, Found(goal, 0.0, 0.0, "", ()), 0
+    for mapping, fluid in ranked:
+        if fluid <= 0 or fluid * FLUID_SLACK <= found.load:
+            break
+        tried += 1
+        first = found.load * (1 + RESOLUTION) or fluid / 2
+        rival = highest_load(
+            run_at(mapping),
+            goal,
+            first=first,
+            most=max(first, fluid * FLUID_SLACK),
+            seeds=seeds,
+            descend=not found.load,
+        )
+        if rival.load > found.load:
+            best, found = mapping, rival
+    return BestMapping(best, found, tried, len(ranked) - tried)

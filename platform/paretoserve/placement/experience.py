@@ -14,7 +14,7 @@ from paretoserve.domain.usage import Acceptance
 from paretoserve.latency.acceptance import Acceptances
 from paretoserve.latency.calibration import Calibration
 from paretoserve.latency.length import Lengths
-from paretoserve.placement.prefixes import PrefixIndex
+from paretoserve.placement.prefixes import BLOCK_TOKENS, PrefixIndex
 from paretoserve.placement.streams import Leg, Stream
 
 LEAST_GAPS = 8
@@ -24,12 +24,12 @@ LEAST_GAPS = 8
 class Experience:
     """Lengths and acceptance by tenant, residuals by profile, prefixes by replica."""
 
-    def __init__(self, document: PolicyDocument) -> None:
+    def __init__(self, document: PolicyDocument, block_tokens: int = BLOCK_TOKENS) -> None:
         self._document = document
         self._calibration = Calibration(confidence=document.confidence)
         self._lengths = Lengths()
         self._acceptances = Acceptances()
-        self.prefixes = PrefixIndex()
+        self.prefixes = PrefixIndex(block_tokens)
 
     def expect(self, request: Request) -> Request:
         """The request with what is expected of it, and its draw."""

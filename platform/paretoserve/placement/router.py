@@ -26,6 +26,7 @@ from paretoserve.ledger.fairness import VirtualTime
 from paretoserve.ledger.ledger import Ledger
 from paretoserve.placement.experience import Experience
 from paretoserve.placement.fleet import Fleet
+from paretoserve.placement.prefixes import BLOCK_TOKENS
 from paretoserve.placement.streams import Leg, Stream, threatened
 from paretoserve.placement.tickets import TicketIssuer
 from paretoserve.placement.waiting_room import Waiting, WaitingRoom
@@ -85,7 +86,9 @@ class Router:
         ledger: Ledger,
         tickets: TicketIssuer,
         attainment: Attainment | None = None,
+        block_tokens: int = BLOCK_TOKENS,
     ) -> None:
+        """`block_tokens` is the size of the blocks that requests name (`Request.blocks`)."""
         self._policy = policy
         self._tiers = {tier.name: tier for tier in tiers}
         self._profiles = {profile.name: profile for profile in profiles}
@@ -94,7 +97,7 @@ class Router:
         self._tickets = tickets
         objectives = {name: tier.percentile for name, tier in self._tiers.items()}
         self._attainment = attainment or Attainment(objectives)
-        self._experience = Experience(policy.document)
+        self._experience = Experience(policy.document, block_tokens)
         self._fairness = VirtualTime()
         self._room = WaitingRoom(self._fairness)
         self._streams: dict[str, Stream] = {}
@@ -203,6 +206,11 @@ class Router:
             cost = self._leg_cost(stream, usage) if usage is not None else 0.0
             self._end_leg(stream, cost, now)
         return self._settle(stream)
+
+    def charged(self, request_id: str) -> float:
+        """GPU-seconds of a stream on the replicas that it has left; 0 for one that is unknown."""
+        stream = self._streams.get(request_id)
+        return stream.gpu_seconds if stream is not None else 0.0
 
     def observe(self, state: ReplicaState) -> None:
         """Take a replica's own report."""

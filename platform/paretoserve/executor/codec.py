@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 from paretoserve.domain.completion import FinishReason
 from paretoserve.domain.errors import EngineError, InvalidRequest, ParetoserveError
 from paretoserve.domain.replica import Health, ReplicaState
 from paretoserve.executor.contract import Chunk, EngineStats, Finish, GenerationRequest
+from paretoserve.executor.promises import Promises
 from paretoserve.executor.unread import Unread
 from paretoserve.wire import messages
 from paretoserve.wire._pb import executor_pb2 as pb
@@ -30,6 +32,8 @@ def submit_to_proto(request: GenerationRequest, traceparent: str = "") -> pb.Sub
             sampling=messages.sampling_to_proto(request.sampling),
             priority=request.priority,
             traceparent=traceparent,
+            tpot_ms=_finite(request.tpot_ms),
+            guest=request.guest,
         )
     except (ValueError, TypeError) as error:
         raise InvalidRequest(f"the request cannot be sent: {error}") from error
@@ -42,6 +46,8 @@ def request_from_submit(message: pb.Submit) -> GenerationRequest:
         prompt_token_ids=tuple(message.prompt_token_ids),
         sampling=messages.sampling_from_proto(message.sampling),
         priority=message.priority,
+        tpot_ms=message.tpot_ms if message.HasField("tpot_ms") else math.inf,
+        guest=message.guest,
     )
 
 
@@ -73,7 +79,12 @@ def finish_to_proto(finish: Finish, aborted_as: str = "") -> pb.Finish:
 def rejection(request_id: str, error: ParetoserveError) -> pb.Delta:
     """The only delta of a request that was not taken."""
     reason = messages.finish_reason_to_proto(FinishReason.ERROR)
-    finish = pb.Finish(reason=reason, message=error.message, error_reason=error.reason)
+    finish = pb.Finish(
+        reason=reason,
+        message=error.message,
+        error_reason=error.reason,
+        error_param=error.param or "",
+    )
     return pb.Delta(request_id=request_id, finish=finish)
 
 
@@ -89,13 +100,15 @@ def chunk_from_delta(delta: pb.Delta) -> Chunk:
 
 def error_from_delta(delta: pb.Delta) -> ParetoserveError | None:
     """The error that ended the request, when its finish names one."""
-    if not delta.finish.error_reason:
+    finish = delta.finish
+    if not finish.error_reason:
         return None
-    return error_from_reason(delta.finish.error_reason, delta.finish.message)
+    return error_from_reason(finish.error_reason, finish.message, finish.error_param or None)
 
 
 def state_to_proto(
     stats: EngineStats,
+    promises: Promises,
     *,
     executor_id: str,
     profile: str,
@@ -119,6 +132,8 @@ def state_to_proto(
         prompt_tokens_total=stats.prompt_tokens_total,
         cached_tokens_total=stats.cached_tokens_total,
         generated_tokens_total=stats.generated_tokens_total,
+        tightest_tpot_ms=_finite(promises.tightest_tpot_ms),
+        guests=promises.guests,
     )
 
 
@@ -134,7 +149,16 @@ def reading(state: pb.ExecutorState, last: ReplicaState) -> ReplicaState:
         kv_total_tokens=state.kv_total_tokens,
         acceptance_length=state.acceptance_length,
         step_ms=state.step_ms,
+        tightest_tpot_ms=(
+            state.tightest_tpot_ms if state.HasField("tightest_tpot_ms") else math.inf
+        ),
+        guests=state.guests,
     )
+
+
+def _finite(value: float) -> float | None:
+    """None, which is an absent field, for what was not promised."""
+    return value if value != math.inf else None
 
 
 def _finish_from_proto(message: pb.Finish) -> Finish:

@@ -7,6 +7,7 @@ gateway's whole batch costs one wake-up and one message.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -64,12 +65,18 @@ Deliver = Callable[[Sequence[Chunk]], None]
 
 @dataclass(frozen=True, slots=True)
 class GenerationRequest:
-    """One request as an engine sees it. `priority` is 0..100, higher is more important."""
+    """One request as an engine sees it. `priority` is 0..100, higher is more important.
+
+    `tpot_ms` is the TPOT that it was promised and `guest` says that a cheaper profile could have
+    met its targets: the executor reports them to all routers; no engine has to look at them.
+    """
 
     request_id: str
     prompt_token_ids: tuple[int, ...]
     sampling: Sampling
     priority: int = 0
+    tpot_ms: float = math.inf
+    guest: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from paretoserve.executor.contract import (
     EngineStats,
     GenerationRequest,
 )
+from paretoserve.executor.promises import Promises
 from paretoserve.wire._pb import executor_pb2 as pb
 
 HEARTBEAT_S = 0.5
@@ -40,7 +41,7 @@ class EngineHost:
     def __init__(self, engine: Engine, profile: str) -> None:
         self._engine = engine
         self._profile = profile
-        self._live: set[str] = set()
+        self._live = Promises()
         self._no_more_states = False
         self._idle = asyncio.Event()
         self._idle.set()
@@ -73,12 +74,12 @@ class EngineHost:
             raise Unavailable(f"the executor takes no requests: it is {word}")
         _check(request, self.info)
         self._engine.generate(request, deliver)
-        self._live.add(request.request_id)
+        self._live.add(request)
         self._idle.clear()
 
     def ended(self, request_id: str) -> None:
         """Note that a submitted request's terminal chunk has come."""
-        self._live.discard(request_id)
+        self._live.remove(request_id)
         if not self._live:
             self._idle.set()
 
@@ -91,6 +92,7 @@ class EngineHost:
         """The present state."""
         return codec.state_to_proto(
             self._look_at_engine(),
+            self._live,
             executor_id=self.executor_id,
             profile=self._profile,
             lifecycle=self.lifecycle,
@@ -138,7 +140,7 @@ class EngineHost:
         before = len(self._live)
         if await self._idle_within(grace_s):
             return Drained(before, 0)
-        left = list(self._live)
+        left = self._live.request_ids
         self.aborted_as = Evicted.reason
         for request_id in left:
             self._engine.abort(request_id)
@@ -193,4 +195,6 @@ def _check(request: GenerationRequest, info: EngineInfo) -> None:
         )
     if not 0 <= request.priority <= 100:
         raise InvalidRequest(f"priority is {request.priority}; it must be from 0 to 100")
+    if not request.tpot_ms > 0:
+        raise InvalidRequest(f"tpot_ms is {request.tpot_ms}; it must be above 0, or absent")
     request.sampling.validate()

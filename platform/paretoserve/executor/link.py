@@ -98,7 +98,7 @@ class ExecutorLink:
         """
         connection = self._connection
         if connection is None or not connection.attached or self._state.health is Health.LOST:
-            raise Unavailable(f"no connection to the executor at {self._state.address}")
+            raise Unavailable(f"no connection to replica {self._state.replica_id}")
         stream = connection.submit(request, traceparent)
         delivered = 0
         try:
@@ -109,7 +109,8 @@ class ExecutorLink:
                 if chunk.finish is not None:
                     return
         except ReplicaLost as lost:
-            message = f"lost the executor at {self._state.address}: {lost.message}"
+            # What gRPC says of it names addresses: that is for the log, not for clients.
+            message = f"replica {self._state.replica_id} was lost after {delivered} tokens"
             raise ReplicaLost(message, delivered=delivered) from lost
         finally:
             connection.drop(stream)

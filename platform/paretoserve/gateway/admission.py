@@ -43,6 +43,7 @@ class Admitted:
             session_id=self.call.session_id,
             ttft_ms=self.call.ttft_ms,
             tpot_ms=self.call.tpot_ms,
+            e2e_ms=self.call.e2e_ms,
             excluded_replicas=excluded_replicas,
         )
 
@@ -58,6 +59,7 @@ async def admit(setup: Setup, call: Call) -> Admitted:
     call.sampling.validate()
     _check_target("ttft_ms", call.ttft_ms)
     _check_target("tpot_ms", call.tpot_ms)
+    _check_target("e2e_ms", call.e2e_ms)
     prompt = await setup.prompts(model).encode(call.input)
     sampling = _fitted(call.sampling, len(prompt), setup.context_tokens(tier, model), model.name)
     return Admitted(call, setup, tenant, tier, model, prompt, sampling)

@@ -18,7 +18,10 @@ Input = str | tuple[Message, ...] | tuple[int, ...]
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One client request, before anything is known of it. `deadline` is monotonic seconds."""
+    """One client request, before anything is known of it. `deadline` is monotonic seconds.
+
+    The client's own targets, milliseconds, stand in the place of its tier's.
+    """
 
     api_key: str
     request_id: str
@@ -29,13 +32,17 @@ class Call:
     session_id: str = ""
     ttft_ms: float | None = None
     tpot_ms: float | None = None
+    e2e_ms: float | None = None
     deadline: float | None = None
     traceparent: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """Decided and submitted; sent before the first token exists."""
+    """Decided and submitted; sent before the first token exists.
+
+    `tier` and `service_tier` are what it is served as: those of `decision.tier`.
+    """
 
     request_id: str
     model: str

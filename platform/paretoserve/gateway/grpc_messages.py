@@ -40,6 +40,7 @@ def call_from_proto(
         session_id=checked_session_id(message.session_id, "session_id") or caller.session_id,
         ttft_ms=caller.ttft_ms,
         tpot_ms=caller.tpot_ms,
+        e2e_ms=caller.e2e_ms,
         deadline=deadline,
         traceparent=caller.traceparent,
     )
@@ -96,6 +97,7 @@ def _started(started: Started, *, include_decision: bool) -> pb.Started:
         profile=started.profile,
         replica_id=started.replica_id,
         prompt_tokens=started.prompt_tokens,
+        contract_exceeded=not started.decision.in_contract,
         decision=decision,
     )
 

@@ -17,10 +17,11 @@ from grpc_reflection.v1alpha import reflection
 
 from paretoserve.domain.errors import InvalidRequest, ParetoserveError, SlowReader
 from paretoserve.gateway import http_stall
-from paretoserve.gateway.calls import Call, Serving
+from paretoserve.gateway.calls import Call, Serving, Started
 from paretoserve.gateway.grpc_messages import call_from_proto, event_to_proto, model_to_proto
 from paretoserve.gateway.http_headers import REQUEST_ID, Headers
 from paretoserve.gateway.http_stall import ClientStalled, StallGuard
+from paretoserve.gateway.placed_headers import placed_headers
 from paretoserve.wire._pb import inference_pb2 as pb
 from paretoserve.wire.decisions import decision_to_proto
 from paretoserve.wire.errors import grpc_status
@@ -90,6 +91,7 @@ class Exchange:
         self._headers = Headers(context.invocation_metadata() or ())
         self.request_id = self._headers.request_id()
         self.caller = self._headers.caller
+        self._placed = False
 
     def call(self, message: pb.GenerateRequest) -> Call:
         """Raises Unauthenticated, InvalidRequest."""
@@ -97,8 +99,13 @@ class Exchange:
         deadline = None if remaining_s is None else time.monotonic() + remaining_s
         return call_from_proto(message, self.caller(), self.request_id, deadline)
 
-    async def begin(self) -> None:
-        await self._context.send_initial_metadata(((REQUEST_ID, self.request_id),))
+    async def placed(self, started: Started) -> None:
+        """Say where it runs: at the beginning, and at the end where it ran last."""
+        metadata = ((REQUEST_ID, self.request_id), *placed_headers(started).items())
+        if not self._placed:
+            self._placed = True
+            await self._context.send_initial_metadata(metadata)
+        self._context.set_trailing_metadata(metadata)
 
     async def abort(self, error: ParetoserveError) -> None:
         status = grpc_status(error)
@@ -116,8 +123,9 @@ class _Inference:
         # Closing the events is what frees the slot: at once, not when garbage is collected.
         with StallGuard(http_stall.STALL_S) as guard:
             async with aclosing(self._serving.generate(call)) as events:
-                await exchange.begin()
                 async for event in events:
+                    if isinstance(event, Started):
+                        await exchange.placed(event)
                     response = event_to_proto(event, include_decision=include_decision)
                     await guard.write(exchange.write(response))
 

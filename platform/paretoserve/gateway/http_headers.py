@@ -14,6 +14,7 @@ REQUEST_ID = "x-request-id"
 SESSION_ID = "x-session-id"
 SLO_TTFT_MS = "x-llm-d-slo-ttft-ms"
 SLO_TPOT_MS = "x-llm-d-slo-tpot-ms"
+SLO_E2E_MS = "x-paretoserve-slo-e2e-ms"
 
 _SANE_ID = re.compile(r"[!-~]{1,128}")
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
@@ -27,6 +28,7 @@ class Caller:
     session_id: str = ""
     ttft_ms: float | None = None
     tpot_ms: float | None = None
+    e2e_ms: float | None = None
     traceparent: str = ""
 
 
@@ -58,6 +60,7 @@ class Headers:
             session_id=checked_session_id(self.get(SESSION_ID), SESSION_ID),
             ttft_ms=self._target(SLO_TTFT_MS),
             tpot_ms=self._target(SLO_TPOT_MS),
+            e2e_ms=self._target(SLO_E2E_MS),
             traceparent=traceparent if _TRACEPARENT.fullmatch(traceparent) else "",
         )
 

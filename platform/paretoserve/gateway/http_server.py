@@ -14,20 +14,18 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from paretoserve.domain.conversation import ModelInfo, TextDelta, TokenText
-from paretoserve.domain.decision import Decision
 from paretoserve.domain.errors import EngineError, InvalidRequest, ModelNotFound
 from paretoserve.gateway.calls import Call, Completed, Event, Serving, Started
 from paretoserve.gateway.http_exchange import Endpoint, Exchange, Reply
 from paretoserve.gateway.openai_api import OpenAIRequest, parse_chat, parse_completion, parse_either
 from paretoserve.gateway.openai_shapes import CHAT, COMPLETION, Head, Shape, whole_reply
 from paretoserve.gateway.openai_stream import EventStream
+from paretoserve.gateway.placed_headers import placed_headers
 from paretoserve.wire.decisions import decision_to_dict
 from paretoserve.wire.errors import http_headers, openai_error
 
 Parse = Callable[[Mapping[str, Any]], OpenAIRequest]
 Output = TextDelta | Completed
-
-_MAX_HEADER_CHARS = 512
 
 
 def create_app(serving: Serving, *, ready: Callable[[], bool] = lambda: True) -> Starlette:
@@ -101,6 +99,7 @@ class _OpenAI:
             session_id=caller.session_id,
             ttft_ms=caller.ttft_ms,
             tpot_ms=caller.tpot_ms,
+            e2e_ms=caller.e2e_ms,
             traceparent=caller.traceparent,
         )
         return call, asked
@@ -151,7 +150,7 @@ async def _reply_in_parts(
     event: Output,
     events: AsyncGenerator[Event, None],
 ) -> None:
-    await reply.begin_stream(_placement_headers(started))
+    await reply.begin_stream(placed_headers(started))
     if opening := stream.opening():
         await reply.write(opening)
     while isinstance(event, TextDelta):
@@ -174,7 +173,7 @@ async def _reply_at_once(
         event = await _next_output(events)
     body = whole_reply(shape, head, "".join(texts), tokens, event)
     await anext(events, None)  # settled before the client hears that it is over
-    await reply.json(body, headers=_placement_headers(head.started))
+    await reply.json(body, headers=placed_headers(head.started))
 
 
 async def _next_output(events: AsyncGenerator[Event, None]) -> Output:
@@ -182,30 +181,6 @@ async def _next_output(events: AsyncGenerator[Event, None]) -> Output:
     if event is None or isinstance(event, Started):
         raise EngineError("the stream broke off")
     return event
-
-
-def _placement_headers(started: Started) -> dict[str, str]:
-    return {
-        "x-paretoserve-profile": _plain(started.profile),
-        "x-paretoserve-decision": _plain(_one_line(started.decision)),
-    }
-
-
-def _one_line(decision: Decision) -> str:
-    """`outcome; profile=..; ttft=predicted/target ms; tpot=predicted/target ms; policy=..`."""
-    parts = [str(decision.outcome)]
-    if decision.chosen is not None:
-        parts.append(f"profile={decision.chosen.profile}")
-        if (predicted := decision.chosen.prediction) is not None:
-            parts.append(f"ttft={predicted.ttft_ms:.1f}/{decision.ttft_target_ms:g}ms")
-            parts.append(f"tpot={predicted.tpot_ms:.2f}/{decision.tpot_target_ms:g}ms")
-    parts.append(f"policy={decision.policy_version}")
-    return "; ".join(parts)
-
-
-def _plain(text: str) -> str:
-    """Printable ASCII: what any proxy lets through in a header."""
-    return "".join(c if " " <= c <= "~" else "?" for c in text)[:_MAX_HEADER_CHARS]
 
 
 async def _health(_request: Request) -> Response:

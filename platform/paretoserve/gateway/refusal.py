@@ -2,23 +2,59 @@
 
 from __future__ import annotations
 
-from paretoserve.domain.decision import Decision, Verdict
-from paretoserve.domain.errors import InvalidRequest, ParetoserveError, Saturated, Unavailable
+import math
 
-_BUSY = {Verdict.FULL, Verdict.LATE_TTFT, Verdict.LATE_TPOT}
+from paretoserve.domain.decision import Candidate, Decision, Verdict
+from paretoserve.domain.errors import (
+    InvalidRequest,
+    ParetoserveError,
+    QuotaExceeded,
+    Saturated,
+    Unavailable,
+)
+
+_BUSY = {
+    Verdict.FEASIBLE,
+    Verdict.LIKELY,
+    Verdict.LATE_TTFT,
+    Verdict.LATE_TPOT,
+    Verdict.LATE_E2E,
+    Verdict.FULL,
+    Verdict.CROWDS,
+    Verdict.RESERVED,
+}
+"""What passes by itself as requests end."""
 _UNFIT = {Verdict.NOT_CAPABLE, Verdict.CONTEXT_TOO_SMALL}
 
 
 def refusal(decision: Decision, failure: ParetoserveError | None) -> ParetoserveError:
-    """Saturated when a replica could serve later; else the `failure` that the last replica tried
-    ended with; else InvalidRequest when no profile can do what was asked, however long the client
-    waits; else Unavailable.
+    """The first of these that is so.
+
+    - a replica could serve it later: Saturated, or QuotaExceeded for what is beyond the tenant's
+      contract, since less of its own traffic would help it;
+    - a replica was tried and failed: its `failure`;
+    - no profile can do what was asked, however long the client waits: InvalidRequest;
+    - else Unavailable: nothing is serving, a rule forbids it, or the target is beyond every
+      profile even when idle.
     """
-    verdicts = {candidate.verdict for candidate in decision.candidates}
-    if verdicts & _BUSY:
-        return Saturated(decision.reason, retry_after_s=decision.retry_after_s)
+    why, retry_after_s = decision.reason, decision.retry_after_s
+    if any(_busy(decision, candidate) for candidate in decision.candidates):
+        if decision.in_contract:
+            return Saturated(why, retry_after_s=retry_after_s)
+        return QuotaExceeded(
+            f"the contract is used up, and as tier {decision.tier} there is no room: {why}",
+            retry_after_s=retry_after_s,
+        )
     if failure is not None:
         return failure
-    if verdicts <= _UNFIT:
-        return InvalidRequest(decision.reason)
-    return Unavailable(decision.reason, retry_after_s=decision.retry_after_s)
+    if {candidate.verdict for candidate in decision.candidates} <= _UNFIT:
+        return InvalidRequest(why)
+    return Unavailable(why, retry_after_s=retry_after_s)
+
+
+def _busy(decision: Decision, candidate: Candidate) -> bool:
+    """An infinite price says that even one stream is too slow for the TPOT target; where only the
+    end-to-end time is promised, that may be so because of the wait.
+    """
+    hopeless = candidate.price == math.inf and decision.targets.e2e_ms == math.inf
+    return candidate.verdict in _BUSY and not hopeless

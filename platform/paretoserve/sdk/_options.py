@@ -138,6 +138,9 @@ class RequestOptions(TypedDict, total=False):
     tpot_ms: float | None
     """A target for the time per output token instead of the tier's, milliseconds."""
 
+    e2e_ms: float | None
+    """A target from arrival to the last token instead of the tier's, milliseconds."""
+
     timeout_s: float | None
     """Instead of the client's, seconds; here None means to wait for ever."""
 

@@ -23,6 +23,12 @@ SAMPLING = (
     "presence_penalty", "frequency_penalty", "repetition_penalty", "logprobs",
 )  # fmt: skip
 
+TARGETS = {
+    "ttft_ms": "x-llm-d-slo-ttft-ms",
+    "tpot_ms": "x-llm-d-slo-tpot-ms",
+    "e2e_ms": "x-paretoserve-slo-e2e-ms",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
@@ -96,8 +102,7 @@ def _given(options: RequestOptions) -> RequestOptions:
 
 
 def _targets(options: RequestOptions) -> list[tuple[str, str]]:
-    names = {"ttft_ms": "x-llm-d-slo-ttft-ms", "tpot_ms": "x-llm-d-slo-tpot-ms"}
-    return [(names[name], str(options[name])) for name in names if name in options]  # type: ignore[literal-required]
+    return [(TARGETS[name], str(options[name])) for name in TARGETS if name in options]  # type: ignore[literal-required]
 
 
 def _set_prompt(message: inference_pb2.GenerateRequest, prompt: Prompt) -> None:

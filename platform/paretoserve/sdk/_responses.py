@@ -74,6 +74,7 @@ class Assembly:
             timing=end.timing,
             acceptance=end.acceptance,
             gpu_seconds=end.gpu_seconds,
+            contract_exceeded=start.contract_exceeded,
             decision=start.decision,
         )
 
@@ -119,6 +120,7 @@ def _started(message: inference_pb2.Started) -> Started:
         profile=message.profile,
         replica_id=message.replica_id,
         prompt_tokens=message.prompt_tokens,
+        contract_exceeded=message.contract_exceeded,
         decision=explained(message.decision) if message.HasField("decision") else None,
     )
 

@@ -15,9 +15,12 @@ from paretoserve.sdk._render import decision_table
 class Decision(domain.Decision):
     """Where a request goes and why. `print(decision)` shows every candidate."""
 
-    def table(self) -> str:
-        """The candidates with their predictions against the targets, verdicts and reasons."""
-        return decision_table(self, self.tier)
+    def table(self, *, every_replica: bool = False) -> str:
+        """The candidates with their predictions against the targets, verdicts and reasons.
+
+        Of many replicas the best few of each profile, unless `every_replica`.
+        """
+        return decision_table(self, every_replica=every_replica)
 
     def __str__(self) -> str:
         return self.table()
@@ -27,6 +30,8 @@ class Decision(domain.Decision):
 class Started:
     """Decided and submitted; comes before the first token exists.
 
+    `tier` and `service_tier` are what it is served as; with `contract_exceeded` that is the
+    fallback of the tier that was asked for, because the tenant's contract for it is used up.
     A stream that had to be tried again before its first token brings another one.
     """
 
@@ -37,6 +42,7 @@ class Started:
     profile: str
     replica_id: str
     prompt_tokens: int
+    contract_exceeded: bool = False
     decision: Decision | None = None
 
 
@@ -82,4 +88,5 @@ class Generation:
     timing: Timing
     acceptance: Acceptance
     gpu_seconds: float
+    contract_exceeded: bool = False
     decision: Decision | None = None

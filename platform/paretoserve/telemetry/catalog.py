@@ -52,7 +52,7 @@ LABELS: dict[Label, str] = {
     Label.REPLICA: "the replica's id",
     Label.OUTCOME: "a fixed word, listed with the metric",
     Label.REASON: "a fixed word: an error's reason, a finish reason, or a candidate's verdict",
-    Label.TARGET: "`ttft`, `tpot`, or `both` (goodput: every target of the request met)",
+    Label.TARGET: "`ttft`, `tpot`, `e2e`, or `all` (goodput: every target of the request met)",
     Label.STATE: "`starting`, `serving`, `draining` or `lost`",
     Label.TYPE: "`input`, `output`, or `cached` (the part of input from the prefix cache)",
     Label.WINDOW: "`1m`, `5m` or `1h`: how far back it looks",
@@ -134,7 +134,7 @@ IN_FLIGHT = Metric(
 )  # fmt: skip
 DECISIONS = Metric(
     "paretoserve.decisions", Kind.COUNTER, "{decision}",
-    "Routing decisions. Outcomes: `preferred`, `spilled`, `degraded`, `rejected`; the reason is "
+    "Routing decisions. Outcomes: `placed`, `spilled`, `degraded`, `held`, `rejected`; the reason is "
     "the verdict on the nearest replica of the tier's preferred profile.",
     (*_PLACED, Label.OUTCOME, Label.REASON),
 )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from opentelemetry.trace import SpanKind, Status, StatusCode, Tracer
@@ -19,6 +20,7 @@ from paretoserve.domain.errors import (
     Unauthenticated,
     Unavailable,
 )
+from paretoserve.domain.targets import Targets
 from paretoserve.domain.usage import Timing, Usage
 from paretoserve.telemetry import catalog
 from paretoserve.telemetry.catalog import Attribute, Label
@@ -164,7 +166,7 @@ class RequestRecord:
         if tpot_ms is not None:
             record(catalog.TPOT, tpot_ms / 1000, served)
         if self._decision is not None:
-            for target, met in attainment(self._decision, timing.ttft_ms, tpot_ms).items():
+            for target, met in attainment(self._decision.targets, timing, tpot_ms).items():
                 outcome = "met" if met else "missed"
                 labels = {Label.TARGET: target, Label.OUTCOME: outcome}
                 record(catalog.ATTAINMENT, 1, {**self._placed, **labels})
@@ -198,14 +200,15 @@ def outcome_of(error: ParetoserveError) -> str:
 def preferred_verdict(decision: Decision) -> str:
     """The verdict on the nearest candidate of the preferred profile, which is weighed first.
 
-    One of a few words, where the decision's own reason has numbers in it.
+    One of a few words, where the decision's own reason has numbers in it. Candidates are made
+    when they are looked at: where the preferred profile was chosen, only one is.
     """
     if not decision.candidates:
         return UNKNOWN
-    preferred = decision.candidates[0].profile
+    preferred, chosen = decision.candidates[0].profile, decision.chosen
+    if chosen is not None and chosen.profile == preferred:
+        return str(chosen.verdict)
     own = [candidate for candidate in decision.candidates if candidate.profile == preferred]
-    if decision.chosen in own:
-        return str(decision.chosen.verdict) if decision.chosen else UNKNOWN
     near = min(own, key=lambda c: c.prediction.ttft_ms if c.prediction else float("inf"))
     return str(near.verdict)
 
@@ -216,8 +219,12 @@ def mean_tpot_ms(usage: Usage, timing: Timing) -> float | None:
     return (timing.total_ms - timing.ttft_ms) / gaps if gaps > 0 else None
 
 
-def attainment(decision: Decision, ttft_ms: float, tpot_ms: float | None) -> dict[str, bool]:
-    """Whether each target was met; an answer of one token has no TPOT to miss."""
-    ttft = ttft_ms <= decision.ttft_target_ms
-    tpot = tpot_ms is None or tpot_ms <= decision.tpot_target_ms
-    return {"ttft": ttft, "tpot": tpot, "both": ttft and tpot}
+def attainment(targets: Targets, timing: Timing, tpot_ms: float | None) -> dict[str, bool]:
+    """Whether each target that there is was met, and all of them; one token has no TPOT to miss."""
+    promised = {
+        "ttft": (timing.ttft_ms, targets.ttft_ms),
+        "tpot": (tpot_ms or 0.0, targets.tpot_ms),
+        "e2e": (timing.total_ms, targets.e2e_ms),
+    }
+    met = {name: took <= limit for name, (took, limit) in promised.items() if limit < math.inf}
+    return met | {"all": all(met.values())}

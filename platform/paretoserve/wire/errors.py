@@ -128,14 +128,19 @@ def row_of(error: ParetoserveError) -> Row:
 
 
 def openai_error(error: ParetoserveError) -> dict[str, Any]:
-    """OpenAI's error body: {"error": {"message", "type", "param", "code"}}."""
+    """OpenAI's error body: {"error": {"message", "type", "param", "code"}}.
+
+    A lost replica's has `delivered` too: how many tokens the client has had.
+    """
     row = row_of(error)
-    body = {
+    body: dict[str, Any] = {
         "message": _cut(error.message, MAX_MESSAGE_BYTES),
         "type": row.type,
         "param": _cut(error.param, MAX_PARAM_BYTES) if error.param else None,
         "code": row.code,
     }
+    if isinstance(error, ReplicaLost):
+        body["delivered"] = error.delivered
     return {"error": body}
 
 
@@ -198,9 +203,11 @@ def error_from_rpc(error: grpc.RpcError) -> ParetoserveError:
     return cls(message if cls is not ParetoserveError else f"{code.name}: {message}")
 
 
-def error_from_reason(reason: str, message: str) -> ParetoserveError:
+def error_from_reason(reason: str, message: str, param: str | None = None) -> ParetoserveError:
     """The error of that stable word, as an executor names it in a finish; unknown is the base."""
-    return _BY_REASON.get(reason, ParetoserveError)(message)
+    error = _BY_REASON.get(reason, ParetoserveError)(message)
+    error.param = param
+    return error
 
 
 def _details(call: grpc.Call) -> tuple[error_details_pb2.ErrorInfo | None, float | None]:

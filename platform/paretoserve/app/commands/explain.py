@@ -9,16 +9,18 @@ from paretoserve.app.commands.connection import add_request_arguments, connect
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_request_arguments(parser)
+    parser.add_argument(
+        "--all", action="store_true", help="every replica, also when there are many"
+    )
 
 
 def run(options: argparse.Namespace) -> int:
     with connect(options) as client:
-        print(
-            client.explain(
-                options.prompt,
-                model=options.model,
-                tier=options.tier,
-                max_tokens=options.max_tokens,
-            )
+        decision = client.explain(
+            options.prompt,
+            model=options.model,
+            tier=options.tier,
+            max_tokens=options.max_tokens,
         )
+    print(decision.table(every_replica=options.all))
     return 0

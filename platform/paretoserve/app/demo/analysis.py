@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -20,7 +21,8 @@ from paretoserve.domain.tier import Tier
 from paretoserve.latency.curve import tpot_ms
 
 Figures = dict[str, Any]
-IN_TIME = (Verdict.CHOSEN, Verdict.FEASIBLE)
+IN_TIME = (Verdict.CHOSEN, Verdict.FEASIBLE, Verdict.LIKELY)
+PLACED = (Outcome.PLACED, Outcome.SPILLED, Outcome.DEGRADED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,14 +110,15 @@ def replay_figures(plan: Plan, deployment: Deployment, replayed: Replayed) -> Fi
 
 
 def choice_figures(plan: Plan, deployment: Deployment, replayed: Replayed) -> Figures:
-    """What the tiers that prefer the fast profile would have got on the other one.
+    """What the tiers that mostly ran on the fast profile would have got on the other one.
 
     Each request's decision holds the prediction for every candidate at the load that it found
     there. The load that it would have added itself to all others is not in it, so this flatters
     the profile that was not chosen.
     """
     fast, base = plan.replay.fast_profile, plan.replay.base_profile
-    tiers = {tier.name for tier in deployment.tiers if tier.profiles[0] == fast}
+    ran_on = Counter((r.job.client.tier, r.profile) for r in replayed.records)
+    tiers = {t for (t, profile), n in ran_on.items() if profile == fast and n > ran_on[t, base]}
     chosen = [r for r in replayed.records if r.job.client.tier in tiers and r.profile == fast]
     other = [c for r in chosen if r.decision for c in r.decision.candidates if c.profile == base]
     predicted = [c.prediction for c in other if c.prediction]
@@ -136,12 +139,11 @@ def choice_figures(plan: Plan, deployment: Deployment, replayed: Replayed) -> Fi
 
 
 def met_target(record: Record, tier: Tier) -> bool:
-    """Whether a request was answered in full and within both targets of its tier."""
+    """Whether a request was answered in full and within all targets of its tier."""
     return (
         record.fate is Fate.DONE
         and record.ttft_ms is not None
-        and record.ttft_ms <= tier.ttft_ms
-        and (record.tpot_ms is None or record.tpot_ms <= tier.tpot_ms)
+        and tier.targets.met(record.ttft_ms, record.tpot_ms, record.total_ms)
     )
 
 
@@ -167,7 +169,7 @@ def _tier(tier: Tier, records: Sequence[Record]) -> Figures:
         "tier": tier.name,
         "requests": len(own),
         **{str(fate): sum(r.fate is fate for r in own) for fate in Fate if fate != Fate.RUNNING},
-        **{str(outcome): _decided(own, outcome) for outcome in Outcome if outcome != "rejected"},
+        **{str(outcome): _decided(own, outcome) for outcome in PLACED},
         "profiles": [
             {"profile": name, "requests": sum(r.profile == name for r in own)} for name in served
         ],

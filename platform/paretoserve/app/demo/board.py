@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -9,6 +10,7 @@ from dataclasses import dataclass, field
 from paretoserve.app.demo.replay import Fate, Record
 from paretoserve.app.demo.stats import percentile
 from paretoserve.app.demo.watch import StateSample
+from paretoserve.domain.targets import Targets
 
 RATE_SPAN_S = 2.0
 HEADINGS = (
@@ -16,14 +18,6 @@ HEADINGS = (
     "TTFT p50", "p95", "target", "TPOT p50", "p95", "target",
 )  # fmt: skip
 PROFILE_HEADINGS = ("profile", "batch", "waiting", "tokens/s", "tokens/step")
-
-
-@dataclass(frozen=True, slots=True)
-class Targets:
-    """The targets of a tier, milliseconds."""
-
-    ttft_ms: float
-    tpot_ms: float
 
 
 @dataclass(slots=True)
@@ -82,9 +76,9 @@ def _tier_row(name: str, tier: _Tier) -> tuple[str, ...]:
         str(len(tier.fates)),
         *map(str, fates),
         *(_number(percentile(ttft, share), ".0f") for share in (0.5, 0.95)),
-        f"{tier.targets.ttft_ms:g}",
+        _target(tier.targets.ttft_ms),
         *(_number(percentile(tpot, share), ".1f") for share in (0.5, 0.95)),
-        f"{tier.targets.tpot_ms:g}",
+        _target(tier.targets.tpot_ms),
     )
 
 
@@ -102,6 +96,10 @@ def _profile_row(name: str, states: Sequence[StateSample], now_s: float) -> tupl
         f"{rate:.0f}",
         f"{last.acceptance_length:.2f}",
     )
+
+
+def _target(value: float) -> str:
+    return "-" if value == math.inf else f"{value:g}"
 
 
 def _number(value: float | None, form: str) -> str:

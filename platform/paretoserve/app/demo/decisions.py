@@ -12,8 +12,14 @@ from paretoserve.sdk import Decision
 from paretoserve.wire.decisions import decision_to_dict
 
 HOW_MANY = 3
-_LATE = (Verdict.LATE_TTFT, Verdict.LATE_TPOT)
-_PASSED_OVER = (*_LATE, Verdict.FULL)
+_PASSED_OVER = (
+    Verdict.LATE_TTFT,
+    Verdict.LATE_TPOT,
+    Verdict.LATE_E2E,
+    Verdict.FULL,
+    Verdict.CROWDS,
+    Verdict.RESERVED,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +46,7 @@ class Explained:
 
 
 def instructive(records: Sequence[Record]) -> tuple[Explained, ...]:
-    """Three decisions: a preferred one, a spilled one, a rejected one.
+    """Three decisions: one placed in time, a spilled one, a rejected one.
 
     Where a kind did not occur, the most instructive other ones: those where most candidates were
     passed over, of tiers that are not shown yet.
@@ -103,10 +109,10 @@ def _is(*outcomes: Outcome) -> Callable[[Decision], bool]:
 
 
 _KINDS: tuple[tuple[str, Callable[[Decision], bool]], ...] = (
-    ("Preferred", _is(Outcome.PREFERRED)),
+    ("Placed", _is(Outcome.PLACED)),
     ("Spilled", _is(Outcome.SPILLED)),
     ("Rejected", _is(Outcome.REJECTED)),
     ("Taken although late", _is(Outcome.DEGRADED)),
-    ("Preferred", _is(Outcome.PREFERRED)),
-    ("Preferred", _is(Outcome.PREFERRED)),
+    ("Placed", _is(Outcome.PLACED)),
+    ("Placed", _is(Outcome.PLACED)),
 )

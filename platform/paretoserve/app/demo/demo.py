@@ -11,7 +11,7 @@ from time import perf_counter
 from typing import Any
 
 from paretoserve.app.demo import analysis, decisions, machine, picture, report
-from paretoserve.app.demo.board import Board, Targets
+from paretoserve.app.demo.board import Board
 from paretoserve.app.demo.curves import latency_curve
 from paretoserve.app.demo.documents import write_deployment
 from paretoserve.app.demo.links import linked
@@ -169,10 +169,7 @@ class Demo:
         self, address: str, executors: dict[str, str], jobs: tuple[Job, ...]
     ) -> tuple[tuple[Record, ...], list[StateSample]]:
         tiers = {tier.name: tier for tier in self.deployment.tiers}
-        targets = {
-            client.tier: Targets(tiers[client.tier].ttft_ms, tiers[client.tier].tpot_ms)
-            for client in self.plan.clients
-        }
+        targets = {client.tier: tiers[client.tier].targets for client in self.plan.clients}
         board = Board(targets, self.profiles, len(jobs))
         states: list[StateSample] = []
 

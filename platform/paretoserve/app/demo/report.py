@@ -111,7 +111,7 @@ def _tiers(replay: Figures) -> str:
         for tier in replay["tiers"]
     ]
     return _section(
-        "What each tier got (milliseconds; attained: within both targets, rejected counts as missed)",
+        "What each tier got (milliseconds; attained: within all targets, rejected counts as missed)",
         _table(headings, rows, left=(0, 5)),
     )
 

@@ -108,11 +108,17 @@ class Submit(_message.Message):
     SAMPLING_FIELD_NUMBER: _builtins.int
     PRIORITY_FIELD_NUMBER: _builtins.int
     TRACEPARENT_FIELD_NUMBER: _builtins.int
+    TPOT_MS_FIELD_NUMBER: _builtins.int
+    GUEST_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     priority: _builtins.int
     """0..100, higher is more important"""
     traceparent: _builtins.str
     """W3C trace context"""
+    tpot_ms: _builtins.float
+    """What it was promised; absent: nothing."""
+    guest: _builtins.bool
+    """a cheaper profile could have met its targets"""
     @_builtins.property
     def prompt_token_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
     @_builtins.property
@@ -125,12 +131,16 @@ class Submit(_message.Message):
         sampling: _common_pb2.Sampling | None = ...,
         priority: _builtins.int = ...,
         traceparent: _builtins.str = ...,
+        tpot_ms: _builtins.float | None = ...,
+        guest: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["sampling", b"sampling"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_tpot_ms", b"_tpot_ms", "sampling", b"sampling", "tpot_ms", b"tpot_ms"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["priority", b"priority", "prompt_token_ids", b"prompt_token_ids", "request_id", b"request_id", "sampling", b"sampling", "traceparent", b"traceparent"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_tpot_ms", b"_tpot_ms", "guest", b"guest", "priority", b"priority", "prompt_token_ids", b"prompt_token_ids", "request_id", b"request_id", "sampling", b"sampling", "tpot_ms", b"tpot_ms", "traceparent", b"traceparent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__tpot_ms: _TypeAlias = _typing.Literal["tpot_ms"]  # noqa: Y015
+    _WhichOneofArgType__tpot_ms: _TypeAlias = _typing.Literal["_tpot_ms", b"_tpot_ms"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__tpot_ms) -> _WhichOneofReturnType__tpot_ms | None: ...
 
 Global___Submit: _TypeAlias = Submit  # noqa: Y015
 
@@ -202,6 +212,7 @@ class Finish(_message.Message):
     STOP_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
     ERROR_REASON_FIELD_NUMBER: _builtins.int
+    ERROR_PARAM_FIELD_NUMBER: _builtins.int
     reason: _common_pb2.FinishReason.ValueType
     stop: _builtins.str
     """the stop string or id that ended it"""
@@ -209,6 +220,8 @@ class Finish(_message.Message):
     """for ABORTED and ERROR"""
     error_reason: _builtins.str
     """the stable word of the error tree, e.g. queue_full, slow_reader"""
+    error_param: _builtins.str
+    """the parameter at fault, when one is"""
     @_builtins.property
     def usage(self) -> _common_pb2.Usage: ...
     @_builtins.property
@@ -225,10 +238,11 @@ class Finish(_message.Message):
         stop: _builtins.str = ...,
         message: _builtins.str = ...,
         error_reason: _builtins.str = ...,
+        error_param: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["acceptance", b"acceptance", "timing", b"timing", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["acceptance", b"acceptance", "error_reason", b"error_reason", "message", b"message", "reason", b"reason", "stop", b"stop", "timing", b"timing", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acceptance", b"acceptance", "error_param", b"error_param", "error_reason", b"error_reason", "message", b"message", "reason", b"reason", "stop", b"stop", "timing", b"timing", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -307,6 +321,8 @@ class ExecutorState(_message.Message):
     CACHED_TOKENS_TOTAL_FIELD_NUMBER: _builtins.int
     GENERATED_TOKENS_TOTAL_FIELD_NUMBER: _builtins.int
     DETAIL_FIELD_NUMBER: _builtins.int
+    TIGHTEST_TPOT_MS_FIELD_NUMBER: _builtins.int
+    GUESTS_FIELD_NUMBER: _builtins.int
     executor_id: _builtins.str
     """new with every process"""
     profile: _builtins.str
@@ -325,6 +341,11 @@ class ExecutorState(_message.Message):
     generated_tokens_total: _builtins.int
     detail: _builtins.str
     """what went wrong, when FAILED"""
+    tightest_tpot_ms: _builtins.float
+    """Of all gateways' requests, so that no router slows down what another one placed.
+    absent: none of them was promised a TPOT
+    """
+    guests: _builtins.int
     def __init__(
         self,
         *,
@@ -344,12 +365,16 @@ class ExecutorState(_message.Message):
         cached_tokens_total: _builtins.int = ...,
         generated_tokens_total: _builtins.int = ...,
         detail: _builtins.str = ...,
+        tightest_tpot_ms: _builtins.float | None = ...,
+        guests: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_tightest_tpot_ms", b"_tightest_tpot_ms", "tightest_tpot_ms", b"tightest_tpot_ms"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["acceptance_length", b"acceptance_length", "batch", b"batch", "cached_tokens_total", b"cached_tokens_total", "detail", b"detail", "executor_id", b"executor_id", "generated_tokens_total", b"generated_tokens_total", "kv_total_tokens", b"kv_total_tokens", "kv_used_tokens", b"kv_used_tokens", "lifecycle", b"lifecycle", "profile", b"profile", "prompt_tokens_total", b"prompt_tokens_total", "running", b"running", "step_ms", b"step_ms", "steps_total", b"steps_total", "waiting", b"waiting", "waiting_tokens", b"waiting_tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_tightest_tpot_ms", b"_tightest_tpot_ms", "acceptance_length", b"acceptance_length", "batch", b"batch", "cached_tokens_total", b"cached_tokens_total", "detail", b"detail", "executor_id", b"executor_id", "generated_tokens_total", b"generated_tokens_total", "guests", b"guests", "kv_total_tokens", b"kv_total_tokens", "kv_used_tokens", b"kv_used_tokens", "lifecycle", b"lifecycle", "profile", b"profile", "prompt_tokens_total", b"prompt_tokens_total", "running", b"running", "step_ms", b"step_ms", "steps_total", b"steps_total", "tightest_tpot_ms", b"tightest_tpot_ms", "waiting", b"waiting", "waiting_tokens", b"waiting_tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__tightest_tpot_ms: _TypeAlias = _typing.Literal["tightest_tpot_ms"]  # noqa: Y015
+    _WhichOneofArgType__tightest_tpot_ms: _TypeAlias = _typing.Literal["_tightest_tpot_ms", b"_tightest_tpot_ms"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__tightest_tpot_ms) -> _WhichOneofReturnType__tightest_tpot_ms | None: ...
 
 Global___ExecutorState: _TypeAlias = ExecutorState  # noqa: Y015
 

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from paretoserve.wire._pb import common_pb2 as paretoserve_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1eparetoserve/v1/inference.proto\x12\x0eparetoserve.v1\x1a\x1bparetoserve/v1/common.proto\"(\n\x07Message\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\t\"1\n\x04\x43hat\x12)\n\x08messages\x18\x01 \x03(\x0b\x32\x17.paretoserve.v1.Message\"\x15\n\x06Tokens\x12\x0b\n\x03ids\x18\x01 \x03(\x05\"\xfb\x01\n\x0fGenerateRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x10\n\x06prompt\x18\x02 \x01(\tH\x00\x12$\n\x04\x63hat\x18\x03 \x01(\x0b\x32\x14.paretoserve.v1.ChatH\x00\x12(\n\x06tokens\x18\x04 \x01(\x0b\x32\x16.paretoserve.v1.TokensH\x00\x12*\n\x08sampling\x18\x05 \x01(\x0b\x32\x18.paretoserve.v1.Sampling\x12\x14\n\x0cservice_tier\x18\x06 \x01(\t\x12\x12\n\nsession_id\x18\x07 \x01(\t\x12\x18\n\x10include_decision\x18\x08 \x01(\x08\x42\x07\n\x05input\"\xa3\x01\n\x10GenerateResponse\x12*\n\x07started\x18\x01 \x01(\x0b\x32\x17.paretoserve.v1.StartedH\x00\x12*\n\x05\x64\x65lta\x18\x02 \x01(\x0b\x32\x19.paretoserve.v1.TextDeltaH\x00\x12.\n\tcompleted\x18\x03 \x01(\x0b\x32\x19.paretoserve.v1.CompletedH\x00\x42\x07\n\x05\x65vent\"\xb8\x01\n\x07Started\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0c\n\x04tier\x18\x03 \x01(\t\x12\x0f\n\x07profile\x18\x04 \x01(\t\x12\x12\n\nreplica_id\x18\x05 \x01(\t\x12\x15\n\rprompt_tokens\x18\x06 \x01(\x05\x12\x14\n\x0cservice_tier\x18\x07 \x01(\t\x12*\n\x08\x64\x65\x63ision\x18\x08 \x01(\x0b\x32\x18.paretoserve.v1.Decision\"\\\n\tTextDelta\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x11\n\ttoken_ids\x18\x02 \x03(\x05\x12.\n\x08logprobs\x18\x03 \x03(\x0b\x32\x1c.paretoserve.v1.TokenLogprob\"\xda\x01\n\tCompleted\x12,\n\x06reason\x18\x01 \x01(\x0e\x32\x1c.paretoserve.v1.FinishReason\x12\x0c\n\x04stop\x18\x02 \x01(\t\x12$\n\x05usage\x18\x03 \x01(\x0b\x32\x15.paretoserve.v1.Usage\x12&\n\x06timing\x18\x04 \x01(\x0b\x32\x16.paretoserve.v1.Timing\x12.\n\nacceptance\x18\x05 \x01(\x0b\x32\x1a.paretoserve.v1.Acceptance\x12\x13\n\x0bgpu_seconds\x18\x06 \x01(\x01\"T\n\nPrediction\x12\x0f\n\x07wait_ms\x18\x01 \x01(\x01\x12\x0f\n\x07ttft_ms\x18\x02 \x01(\x01\x12\x0f\n\x07tpot_ms\x18\x03 \x01(\x01\x12\x13\n\x0bgpu_seconds\x18\x04 \x01(\x01\"&\n\x05Score\x12\x0e\n\x06scorer\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01\"\xa8\x01\n\tCandidate\x12\x0f\n\x07profile\x18\x01 \x01(\t\x12\x12\n\nreplica_id\x18\x02 \x01(\t\x12\x0f\n\x07verdict\x18\x03 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x04 \x01(\t\x12.\n\nprediction\x18\x05 \x01(\x0b\x32\x1a.paretoserve.v1.Prediction\x12%\n\x06scores\x18\x06 \x03(\x0b\x32\x15.paretoserve.v1.Score\"\x86\x02\n\x08\x44\x65\x63ision\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x16\n\x0epolicy_version\x18\x02 \x01(\t\x12\x0f\n\x07outcome\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x16\n\x0ettft_target_ms\x18\x05 \x01(\x01\x12\x16\n\x0etpot_target_ms\x18\x06 \x01(\x01\x12-\n\ncandidates\x18\x07 \x03(\x0b\x32\x19.paretoserve.v1.Candidate\x12)\n\x06\x63hosen\x18\x08 \x01(\x0b\x32\x19.paretoserve.v1.Candidate\x12\x15\n\rretry_after_s\x18\t \x01(\x01\x12\x0c\n\x04tier\x18\n \x01(\t\"\x13\n\x11ListModelsRequest\";\n\x12ListModelsResponse\x12%\n\x06models\x18\x01 \x03(\x0b\x32\x15.paretoserve.v1.Model\"N\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x16\n\x0e\x63ontext_tokens\x18\x02 \x01(\x05\x12\x10\n\x08profiles\x18\x03 \x03(\t\x12\r\n\x05tiers\x18\x04 \x03(\t2\xf7\x01\n\tInference\x12O\n\x08Generate\x12\x1f.paretoserve.v1.GenerateRequest\x1a .paretoserve.v1.GenerateResponse0\x01\x12\x44\n\x07\x45xplain\x12\x1f.paretoserve.v1.GenerateRequest\x1a\x18.paretoserve.v1.Decision\x12S\n\nListModels\x12!.paretoserve.v1.ListModelsRequest\x1a\".paretoserve.v1.ListModelsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1eparetoserve/v1/inference.proto\x12\x0eparetoserve.v1\x1a\x1bparetoserve/v1/common.proto\"(\n\x07Message\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\t\"1\n\x04\x43hat\x12)\n\x08messages\x18\x01 \x03(\x0b\x32\x17.paretoserve.v1.Message\"\x15\n\x06Tokens\x12\x0b\n\x03ids\x18\x01 \x03(\x05\"\xfb\x01\n\x0fGenerateRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x10\n\x06prompt\x18\x02 \x01(\tH\x00\x12$\n\x04\x63hat\x18\x03 \x01(\x0b\x32\x14.paretoserve.v1.ChatH\x00\x12(\n\x06tokens\x18\x04 \x01(\x0b\x32\x16.paretoserve.v1.TokensH\x00\x12*\n\x08sampling\x18\x05 \x01(\x0b\x32\x18.paretoserve.v1.Sampling\x12\x14\n\x0cservice_tier\x18\x06 \x01(\t\x12\x12\n\nsession_id\x18\x07 \x01(\t\x12\x18\n\x10include_decision\x18\x08 \x01(\x08\x42\x07\n\x05input\"\xa3\x01\n\x10GenerateResponse\x12*\n\x07started\x18\x01 \x01(\x0b\x32\x17.paretoserve.v1.StartedH\x00\x12*\n\x05\x64\x65lta\x18\x02 \x01(\x0b\x32\x19.paretoserve.v1.TextDeltaH\x00\x12.\n\tcompleted\x18\x03 \x01(\x0b\x32\x19.paretoserve.v1.CompletedH\x00\x42\x07\n\x05\x65vent\"\xd3\x01\n\x07Started\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0c\n\x04tier\x18\x03 \x01(\t\x12\x14\n\x0cservice_tier\x18\x04 \x01(\t\x12\x0f\n\x07profile\x18\x05 \x01(\t\x12\x12\n\nreplica_id\x18\x06 \x01(\t\x12\x15\n\rprompt_tokens\x18\x07 \x01(\x05\x12\x19\n\x11\x63ontract_exceeded\x18\x08 \x01(\x08\x12*\n\x08\x64\x65\x63ision\x18\t \x01(\x0b\x32\x18.paretoserve.v1.Decision\"\\\n\tTextDelta\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x11\n\ttoken_ids\x18\x02 \x03(\x05\x12.\n\x08logprobs\x18\x03 \x03(\x0b\x32\x1c.paretoserve.v1.TokenLogprob\"\xda\x01\n\tCompleted\x12,\n\x06reason\x18\x01 \x01(\x0e\x32\x1c.paretoserve.v1.FinishReason\x12\x0c\n\x04stop\x18\x02 \x01(\t\x12$\n\x05usage\x18\x03 \x01(\x0b\x32\x15.paretoserve.v1.Usage\x12&\n\x06timing\x18\x04 \x01(\x0b\x32\x16.paretoserve.v1.Timing\x12.\n\nacceptance\x18\x05 \x01(\x0b\x32\x1a.paretoserve.v1.Acceptance\x12\x13\n\x0bgpu_seconds\x18\x06 \x01(\x01\"\xa5\x01\n\nPrediction\x12\x0f\n\x07wait_ms\x18\x01 \x01(\x01\x12\x0f\n\x07ttft_ms\x18\x02 \x01(\x01\x12\x0f\n\x07tpot_ms\x18\x03 \x01(\x01\x12\x13\n\x0bgpu_seconds\x18\x04 \x01(\x01\x12\x14\n\x0cttft_high_ms\x18\x05 \x01(\x01\x12\x14\n\x0ctpot_high_ms\x18\x06 \x01(\x01\x12\x0e\n\x06\x65\x32\x65_ms\x18\x07 \x01(\x01\x12\x13\n\x0b\x65\x32\x65_high_ms\x18\x08 \x01(\x01\"m\n\x07Targets\x12\x14\n\x07ttft_ms\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x14\n\x07tpot_ms\x18\x02 \x01(\x01H\x01\x88\x01\x01\x12\x13\n\x06\x65\x32\x65_ms\x18\x03 \x01(\x01H\x02\x88\x01\x01\x42\n\n\x08_ttft_msB\n\n\x08_tpot_msB\t\n\x07_e2e_ms\"&\n\x05Score\x12\x0e\n\x06scorer\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01\"\xb7\x01\n\tCandidate\x12\x0f\n\x07profile\x18\x01 \x01(\t\x12\x12\n\nreplica_id\x18\x02 \x01(\t\x12\x0f\n\x07verdict\x18\x03 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x04 \x01(\t\x12.\n\nprediction\x18\x05 \x01(\x0b\x32\x1a.paretoserve.v1.Prediction\x12%\n\x06scores\x18\x06 \x03(\x0b\x32\x15.paretoserve.v1.Score\x12\r\n\x05price\x18\x07 \x01(\x01\"\xee\x02\n\x08\x44\x65\x63ision\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x16\n\x0epolicy_version\x18\x02 \x01(\t\x12\x0c\n\x04tier\x18\x03 \x01(\t\x12\x0f\n\x07outcome\x18\x04 \x01(\t\x12\x0c\n\x04rule\x18\x05 \x01(\t\x12\x0e\n\x06reason\x18\x06 \x01(\t\x12(\n\x07targets\x18\x07 \x01(\x0b\x32\x17.paretoserve.v1.Targets\x12-\n\ncandidates\x18\x08 \x03(\x0b\x32\x19.paretoserve.v1.Candidate\x12)\n\x06\x63hosen\x18\t \x01(\x0b\x32\x19.paretoserve.v1.Candidate\x12\x1a\n\rretry_after_s\x18\n \x01(\x01H\x00\x88\x01\x01\x12\x13\n\x06hold_s\x18\x0b \x01(\x01H\x01\x88\x01\x01\x12\x12\n\npropensity\x18\x0c \x01(\x01\x12\x13\n\x0bin_contract\x18\r \x01(\x08\x42\x10\n\x0e_retry_after_sB\t\n\x07_hold_s\"\x13\n\x11ListModelsRequest\";\n\x12ListModelsResponse\x12%\n\x06models\x18\x01 \x03(\x0b\x32\x15.paretoserve.v1.Model\"N\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x16\n\x0e\x63ontext_tokens\x18\x02 \x01(\x05\x12\x10\n\x08profiles\x18\x03 \x03(\t\x12\r\n\x05tiers\x18\x04 \x03(\t2\xf7\x01\n\tInference\x12O\n\x08Generate\x12\x1f.paretoserve.v1.GenerateRequest\x1a .paretoserve.v1.GenerateResponse0\x01\x12\x44\n\x07\x45xplain\x12\x1f.paretoserve.v1.GenerateRequest\x1a\x18.paretoserve.v1.Decision\x12S\n\nListModels\x12!.paretoserve.v1.ListModelsRequest\x1a\".paretoserve.v1.ListModelsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -43,25 +43,27 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GENERATERESPONSE']._serialized_start=450
   _globals['_GENERATERESPONSE']._serialized_end=613
   _globals['_STARTED']._serialized_start=616
-  _globals['_STARTED']._serialized_end=800
-  _globals['_TEXTDELTA']._serialized_start=802
-  _globals['_TEXTDELTA']._serialized_end=894
-  _globals['_COMPLETED']._serialized_start=897
-  _globals['_COMPLETED']._serialized_end=1115
-  _globals['_PREDICTION']._serialized_start=1117
-  _globals['_PREDICTION']._serialized_end=1201
-  _globals['_SCORE']._serialized_start=1203
-  _globals['_SCORE']._serialized_end=1241
-  _globals['_CANDIDATE']._serialized_start=1244
-  _globals['_CANDIDATE']._serialized_end=1412
-  _globals['_DECISION']._serialized_start=1415
-  _globals['_DECISION']._serialized_end=1677
-  _globals['_LISTMODELSREQUEST']._serialized_start=1679
-  _globals['_LISTMODELSREQUEST']._serialized_end=1698
-  _globals['_LISTMODELSRESPONSE']._serialized_start=1700
-  _globals['_LISTMODELSRESPONSE']._serialized_end=1759
-  _globals['_MODEL']._serialized_start=1761
-  _globals['_MODEL']._serialized_end=1839
-  _globals['_INFERENCE']._serialized_start=1842
-  _globals['_INFERENCE']._serialized_end=2089
+  _globals['_STARTED']._serialized_end=827
+  _globals['_TEXTDELTA']._serialized_start=829
+  _globals['_TEXTDELTA']._serialized_end=921
+  _globals['_COMPLETED']._serialized_start=924
+  _globals['_COMPLETED']._serialized_end=1142
+  _globals['_PREDICTION']._serialized_start=1145
+  _globals['_PREDICTION']._serialized_end=1310
+  _globals['_TARGETS']._serialized_start=1312
+  _globals['_TARGETS']._serialized_end=1421
+  _globals['_SCORE']._serialized_start=1423
+  _globals['_SCORE']._serialized_end=1461
+  _globals['_CANDIDATE']._serialized_start=1464
+  _globals['_CANDIDATE']._serialized_end=1647
+  _globals['_DECISION']._serialized_start=1650
+  _globals['_DECISION']._serialized_end=2016
+  _globals['_LISTMODELSREQUEST']._serialized_start=2018
+  _globals['_LISTMODELSREQUEST']._serialized_end=2037
+  _globals['_LISTMODELSRESPONSE']._serialized_start=2039
+  _globals['_LISTMODELSRESPONSE']._serialized_end=2098
+  _globals['_MODEL']._serialized_start=2100
+  _globals['_MODEL']._serialized_end=2178
+  _globals['_INFERENCE']._serialized_start=2181
+  _globals['_INFERENCE']._serialized_end=2428
 # @@protoc_insertion_point(module_scope)

@@ -172,35 +172,43 @@ class Started(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
     TIER_FIELD_NUMBER: _builtins.int
+    SERVICE_TIER_FIELD_NUMBER: _builtins.int
     PROFILE_FIELD_NUMBER: _builtins.int
     REPLICA_ID_FIELD_NUMBER: _builtins.int
     PROMPT_TOKENS_FIELD_NUMBER: _builtins.int
-    SERVICE_TIER_FIELD_NUMBER: _builtins.int
+    CONTRACT_EXCEEDED_FIELD_NUMBER: _builtins.int
     DECISION_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     model: _builtins.str
     tier: _builtins.str
+    """that it is served as"""
+    service_tier: _builtins.str
+    """that tier's name for OpenAI clients"""
     profile: _builtins.str
     replica_id: _builtins.str
     prompt_tokens: _builtins.int
-    service_tier: _builtins.str
+    contract_exceeded: _builtins.bool
+    """`tier` is the fallback of what was asked for"""
     @_builtins.property
-    def decision(self) -> Global___Decision: ...
+    def decision(self) -> Global___Decision:
+        """with include_decision"""
+
     def __init__(
         self,
         *,
         request_id: _builtins.str = ...,
         model: _builtins.str = ...,
         tier: _builtins.str = ...,
+        service_tier: _builtins.str = ...,
         profile: _builtins.str = ...,
         replica_id: _builtins.str = ...,
         prompt_tokens: _builtins.int = ...,
-        service_tier: _builtins.str = ...,
+        contract_exceeded: _builtins.bool = ...,
         decision: Global___Decision | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision", "model", b"model", "profile", b"profile", "prompt_tokens", b"prompt_tokens", "replica_id", b"replica_id", "request_id", b"request_id", "service_tier", b"service_tier", "tier", b"tier"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["contract_exceeded", b"contract_exceeded", "decision", b"decision", "model", b"model", "profile", b"profile", "prompt_tokens", b"prompt_tokens", "replica_id", b"replica_id", "request_id", b"request_id", "service_tier", b"service_tier", "tier", b"tier"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -278,16 +286,27 @@ Global___Completed: _TypeAlias = Completed  # noqa: Y015
 
 @_typing.final
 class Prediction(_message.Message):
+    """Medians; `_high` ones at the policy's confidence. e2e is from arrival to the last token."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     WAIT_MS_FIELD_NUMBER: _builtins.int
     TTFT_MS_FIELD_NUMBER: _builtins.int
     TPOT_MS_FIELD_NUMBER: _builtins.int
     GPU_SECONDS_FIELD_NUMBER: _builtins.int
+    TTFT_HIGH_MS_FIELD_NUMBER: _builtins.int
+    TPOT_HIGH_MS_FIELD_NUMBER: _builtins.int
+    E2E_MS_FIELD_NUMBER: _builtins.int
+    E2E_HIGH_MS_FIELD_NUMBER: _builtins.int
     wait_ms: _builtins.float
+    """part of TTFT"""
     ttft_ms: _builtins.float
     tpot_ms: _builtins.float
     gpu_seconds: _builtins.float
+    ttft_high_ms: _builtins.float
+    tpot_high_ms: _builtins.float
+    e2e_ms: _builtins.float
+    e2e_high_ms: _builtins.float
     def __init__(
         self,
         *,
@@ -295,14 +314,56 @@ class Prediction(_message.Message):
         ttft_ms: _builtins.float = ...,
         tpot_ms: _builtins.float = ...,
         gpu_seconds: _builtins.float = ...,
+        ttft_high_ms: _builtins.float = ...,
+        tpot_high_ms: _builtins.float = ...,
+        e2e_ms: _builtins.float = ...,
+        e2e_high_ms: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["gpu_seconds", b"gpu_seconds", "tpot_ms", b"tpot_ms", "ttft_ms", b"ttft_ms", "wait_ms", b"wait_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["e2e_high_ms", b"e2e_high_ms", "e2e_ms", b"e2e_ms", "gpu_seconds", b"gpu_seconds", "tpot_high_ms", b"tpot_high_ms", "tpot_ms", b"tpot_ms", "ttft_high_ms", b"ttft_high_ms", "ttft_ms", b"ttft_ms", "wait_ms", b"wait_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Prediction: _TypeAlias = Prediction  # noqa: Y015
+
+@_typing.final
+class Targets(_message.Message):
+    """An absent one is not promised."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TTFT_MS_FIELD_NUMBER: _builtins.int
+    TPOT_MS_FIELD_NUMBER: _builtins.int
+    E2E_MS_FIELD_NUMBER: _builtins.int
+    ttft_ms: _builtins.float
+    tpot_ms: _builtins.float
+    e2e_ms: _builtins.float
+    def __init__(
+        self,
+        *,
+        ttft_ms: _builtins.float | None = ...,
+        tpot_ms: _builtins.float | None = ...,
+        e2e_ms: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_e2e_ms", b"_e2e_ms", "_tpot_ms", b"_tpot_ms", "_ttft_ms", b"_ttft_ms", "e2e_ms", b"e2e_ms", "tpot_ms", b"tpot_ms", "ttft_ms", b"ttft_ms"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_e2e_ms", b"_e2e_ms", "_tpot_ms", b"_tpot_ms", "_ttft_ms", b"_ttft_ms", "e2e_ms", b"e2e_ms", "tpot_ms", b"tpot_ms", "ttft_ms", b"ttft_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__e2e_ms: _TypeAlias = _typing.Literal["e2e_ms"]  # noqa: Y015
+    _WhichOneofArgType__e2e_ms: _TypeAlias = _typing.Literal["_e2e_ms", b"_e2e_ms"]  # noqa: Y015
+    _WhichOneofReturnType__tpot_ms: _TypeAlias = _typing.Literal["tpot_ms"]  # noqa: Y015
+    _WhichOneofArgType__tpot_ms: _TypeAlias = _typing.Literal["_tpot_ms", b"_tpot_ms"]  # noqa: Y015
+    _WhichOneofReturnType__ttft_ms: _TypeAlias = _typing.Literal["ttft_ms"]  # noqa: Y015
+    _WhichOneofArgType__ttft_ms: _TypeAlias = _typing.Literal["_ttft_ms", b"_ttft_ms"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__e2e_ms) -> _WhichOneofReturnType__e2e_ms | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__tpot_ms) -> _WhichOneofReturnType__tpot_ms | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__ttft_ms) -> _WhichOneofReturnType__ttft_ms | None: ...
+
+Global___Targets: _TypeAlias = Targets  # noqa: Y015
 
 @_typing.final
 class Score(_message.Message):
@@ -336,14 +397,21 @@ class Candidate(_message.Message):
     DETAIL_FIELD_NUMBER: _builtins.int
     PREDICTION_FIELD_NUMBER: _builtins.int
     SCORES_FIELD_NUMBER: _builtins.int
+    PRICE_FIELD_NUMBER: _builtins.int
     profile: _builtins.str
     replica_id: _builtins.str
+    """empty where the profile has none that could be weighed"""
     verdict: _builtins.str
+    """a stable word; `detail` has the numbers"""
     detail: _builtins.str
+    price: _builtins.float
+    """GPU-seconds, by which profiles are compared; infinity: too slow"""
     @_builtins.property
     def prediction(self) -> Global___Prediction: ...
     @_builtins.property
-    def scores(self) -> _containers.RepeatedCompositeFieldContainer[Global___Score]: ...
+    def scores(self) -> _containers.RepeatedCompositeFieldContainer[Global___Score]:
+        """less is better"""
+
     def __init__(
         self,
         *,
@@ -353,10 +421,11 @@ class Candidate(_message.Message):
         detail: _builtins.str = ...,
         prediction: Global___Prediction | None = ...,
         scores: _abc.Iterable[Global___Score] | None = ...,
+        price: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["prediction", b"prediction"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["detail", b"detail", "prediction", b"prediction", "profile", b"profile", "replica_id", b"replica_id", "scores", b"scores", "verdict", b"verdict"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["detail", b"detail", "prediction", b"prediction", "price", b"price", "profile", b"profile", "replica_id", b"replica_id", "scores", b"scores", "verdict", b"verdict"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -368,23 +437,35 @@ class Decision(_message.Message):
 
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     POLICY_VERSION_FIELD_NUMBER: _builtins.int
+    TIER_FIELD_NUMBER: _builtins.int
     OUTCOME_FIELD_NUMBER: _builtins.int
+    RULE_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
-    TTFT_TARGET_MS_FIELD_NUMBER: _builtins.int
-    TPOT_TARGET_MS_FIELD_NUMBER: _builtins.int
+    TARGETS_FIELD_NUMBER: _builtins.int
     CANDIDATES_FIELD_NUMBER: _builtins.int
     CHOSEN_FIELD_NUMBER: _builtins.int
     RETRY_AFTER_S_FIELD_NUMBER: _builtins.int
-    TIER_FIELD_NUMBER: _builtins.int
+    HOLD_S_FIELD_NUMBER: _builtins.int
+    PROPENSITY_FIELD_NUMBER: _builtins.int
+    IN_CONTRACT_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     policy_version: _builtins.str
-    outcome: _builtins.str
-    """preferred, spilled, degraded, rejected"""
-    reason: _builtins.str
-    ttft_target_ms: _builtins.float
-    tpot_target_ms: _builtins.float
-    retry_after_s: _builtins.float
     tier: _builtins.str
+    """that it was decided for"""
+    outcome: _builtins.str
+    """placed, spilled, degraded, held, rejected"""
+    rule: _builtins.str
+    """the step of the policy, or the rule of its document, that decided"""
+    reason: _builtins.str
+    retry_after_s: _builtins.float
+    hold_s: _builtins.float
+    """how long it may wait, when held"""
+    propensity: _builtins.float
+    """the probability of this choice"""
+    in_contract: _builtins.bool
+    """else `tier` is the fallback of what was asked for"""
+    @_builtins.property
+    def targets(self) -> Global___Targets: ...
     @_builtins.property
     def candidates(self) -> _containers.RepeatedCompositeFieldContainer[Global___Candidate]: ...
     @_builtins.property
@@ -394,20 +475,30 @@ class Decision(_message.Message):
         *,
         request_id: _builtins.str = ...,
         policy_version: _builtins.str = ...,
+        tier: _builtins.str = ...,
         outcome: _builtins.str = ...,
+        rule: _builtins.str = ...,
         reason: _builtins.str = ...,
-        ttft_target_ms: _builtins.float = ...,
-        tpot_target_ms: _builtins.float = ...,
+        targets: Global___Targets | None = ...,
         candidates: _abc.Iterable[Global___Candidate] | None = ...,
         chosen: Global___Candidate | None = ...,
-        retry_after_s: _builtins.float = ...,
-        tier: _builtins.str = ...,
+        retry_after_s: _builtins.float | None = ...,
+        hold_s: _builtins.float | None = ...,
+        propensity: _builtins.float = ...,
+        in_contract: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["chosen", b"chosen"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_hold_s", b"_hold_s", "_retry_after_s", b"_retry_after_s", "chosen", b"chosen", "hold_s", b"hold_s", "retry_after_s", b"retry_after_s", "targets", b"targets"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["candidates", b"candidates", "chosen", b"chosen", "outcome", b"outcome", "policy_version", b"policy_version", "reason", b"reason", "request_id", b"request_id", "retry_after_s", b"retry_after_s", "tier", b"tier", "tpot_target_ms", b"tpot_target_ms", "ttft_target_ms", b"ttft_target_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_hold_s", b"_hold_s", "_retry_after_s", b"_retry_after_s", "candidates", b"candidates", "chosen", b"chosen", "hold_s", b"hold_s", "in_contract", b"in_contract", "outcome", b"outcome", "policy_version", b"policy_version", "propensity", b"propensity", "reason", b"reason", "request_id", b"request_id", "retry_after_s", b"retry_after_s", "rule", b"rule", "targets", b"targets", "tier", b"tier"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__hold_s: _TypeAlias = _typing.Literal["hold_s"]  # noqa: Y015
+    _WhichOneofArgType__hold_s: _TypeAlias = _typing.Literal["_hold_s", b"_hold_s"]  # noqa: Y015
+    _WhichOneofReturnType__retry_after_s: _TypeAlias = _typing.Literal["retry_after_s"]  # noqa: Y015
+    _WhichOneofArgType__retry_after_s: _TypeAlias = _typing.Literal["_retry_after_s", b"_retry_after_s"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__hold_s) -> _WhichOneofReturnType__hold_s | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__retry_after_s) -> _WhichOneofReturnType__retry_after_s | None: ...
 
 Global___Decision: _TypeAlias = Decision  # noqa: Y015
 

@@ -27,9 +27,12 @@ if _version_not_supported:
 
 class InferenceStub:
     """What clients call. Authenticate with metadata `authorization: Bearer <key>`.
-    Also read from metadata: `x-request-id`, `x-session-id`, `traceparent`, `x-llm-d-slo-ttft-ms`,
-    `x-llm-d-slo-tpot-ms`. The gRPC deadline is honoured. Errors carry google.rpc.ErrorInfo
-    (reason, domain "paretoserve") and, where it helps, google.rpc.RetryInfo.
+    Also read from metadata: `x-request-id`, `x-session-id`, `traceparent`, and the request's own
+    targets `x-llm-d-slo-ttft-ms`, `x-llm-d-slo-tpot-ms`, `x-paretoserve-slo-e2e-ms`. The gRPC
+    deadline is honoured. Generate's metadata say where the request went: `x-paretoserve-profile`,
+    `x-paretoserve-tier`, `x-paretoserve-decision`, and `x-paretoserve-contract: exceeded` where the
+    tenant's contract is used up. Errors carry google.rpc.ErrorInfo (reason, domain "paretoserve")
+    and, where it helps, google.rpc.RetryInfo.
     """
 
     def __init__(self, channel):
@@ -57,9 +60,12 @@ class InferenceStub:
 
 class InferenceServicer:
     """What clients call. Authenticate with metadata `authorization: Bearer <key>`.
-    Also read from metadata: `x-request-id`, `x-session-id`, `traceparent`, `x-llm-d-slo-ttft-ms`,
-    `x-llm-d-slo-tpot-ms`. The gRPC deadline is honoured. Errors carry google.rpc.ErrorInfo
-    (reason, domain "paretoserve") and, where it helps, google.rpc.RetryInfo.
+    Also read from metadata: `x-request-id`, `x-session-id`, `traceparent`, and the request's own
+    targets `x-llm-d-slo-ttft-ms`, `x-llm-d-slo-tpot-ms`, `x-paretoserve-slo-e2e-ms`. The gRPC
+    deadline is honoured. Generate's metadata say where the request went: `x-paretoserve-profile`,
+    `x-paretoserve-tier`, `x-paretoserve-decision`, and `x-paretoserve-contract: exceeded` where the
+    tenant's contract is used up. Errors carry google.rpc.ErrorInfo (reason, domain "paretoserve")
+    and, where it helps, google.rpc.RetryInfo.
     """
 
     def Generate(self, request, context):
@@ -109,9 +115,12 @@ def add_InferenceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class Inference:
     """What clients call. Authenticate with metadata `authorization: Bearer <key>`.
-    Also read from metadata: `x-request-id`, `x-session-id`, `traceparent`, `x-llm-d-slo-ttft-ms`,
-    `x-llm-d-slo-tpot-ms`. The gRPC deadline is honoured. Errors carry google.rpc.ErrorInfo
-    (reason, domain "paretoserve") and, where it helps, google.rpc.RetryInfo.
+    Also read from metadata: `x-request-id`, `x-session-id`, `traceparent`, and the request's own
+    targets `x-llm-d-slo-ttft-ms`, `x-llm-d-slo-tpot-ms`, `x-paretoserve-slo-e2e-ms`. The gRPC
+    deadline is honoured. Generate's metadata say where the request went: `x-paretoserve-profile`,
+    `x-paretoserve-tier`, `x-paretoserve-decision`, and `x-paretoserve-contract: exceeded` where the
+    tenant's contract is used up. Errors carry google.rpc.ErrorInfo (reason, domain "paretoserve")
+    and, where it helps, google.rpc.RetryInfo.
     """
 
     @staticmethod

@@ -28,9 +28,12 @@ GRPC_VERSION: str
 
 class InferenceStub:
     """What clients call. Authenticate with metadata `authorization: Bearer <key>`.
-    Also read from metadata: `x-request-id`, `x-session-id`, `traceparent`, `x-llm-d-slo-ttft-ms`,
-    `x-llm-d-slo-tpot-ms`. The gRPC deadline is honoured. Errors carry google.rpc.ErrorInfo
-    (reason, domain "paretoserve") and, where it helps, google.rpc.RetryInfo.
+    Also read from metadata: `x-request-id`, `x-session-id`, `traceparent`, and the request's own
+    targets `x-llm-d-slo-ttft-ms`, `x-llm-d-slo-tpot-ms`, `x-paretoserve-slo-e2e-ms`. The gRPC
+    deadline is honoured. Generate's metadata say where the request went: `x-paretoserve-profile`,
+    `x-paretoserve-tier`, `x-paretoserve-decision`, and `x-paretoserve-contract: exceeded` where the
+    tenant's contract is used up. Errors carry google.rpc.ErrorInfo (reason, domain "paretoserve")
+    and, where it helps, google.rpc.RetryInfo.
     """
 
     @_typing.overload
@@ -45,9 +48,12 @@ class InferenceStub:
 @_typing.type_check_only
 class InferenceAsyncStub(InferenceStub):
     """What clients call. Authenticate with metadata `authorization: Bearer <key>`.
-    Also read from metadata: `x-request-id`, `x-session-id`, `traceparent`, `x-llm-d-slo-ttft-ms`,
-    `x-llm-d-slo-tpot-ms`. The gRPC deadline is honoured. Errors carry google.rpc.ErrorInfo
-    (reason, domain "paretoserve") and, where it helps, google.rpc.RetryInfo.
+    Also read from metadata: `x-request-id`, `x-session-id`, `traceparent`, and the request's own
+    targets `x-llm-d-slo-ttft-ms`, `x-llm-d-slo-tpot-ms`, `x-paretoserve-slo-e2e-ms`. The gRPC
+    deadline is honoured. Generate's metadata say where the request went: `x-paretoserve-profile`,
+    `x-paretoserve-tier`, `x-paretoserve-decision`, and `x-paretoserve-contract: exceeded` where the
+    tenant's contract is used up. Errors carry google.rpc.ErrorInfo (reason, domain "paretoserve")
+    and, where it helps, google.rpc.RetryInfo.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -58,9 +64,12 @@ class InferenceAsyncStub(InferenceStub):
 
 class InferenceServicer(metaclass=_abc_1.ABCMeta):
     """What clients call. Authenticate with metadata `authorization: Bearer <key>`.
-    Also read from metadata: `x-request-id`, `x-session-id`, `traceparent`, `x-llm-d-slo-ttft-ms`,
-    `x-llm-d-slo-tpot-ms`. The gRPC deadline is honoured. Errors carry google.rpc.ErrorInfo
-    (reason, domain "paretoserve") and, where it helps, google.rpc.RetryInfo.
+    Also read from metadata: `x-request-id`, `x-session-id`, `traceparent`, and the request's own
+    targets `x-llm-d-slo-ttft-ms`, `x-llm-d-slo-tpot-ms`, `x-paretoserve-slo-e2e-ms`. The gRPC
+    deadline is honoured. Generate's metadata say where the request went: `x-paretoserve-profile`,
+    `x-paretoserve-tier`, `x-paretoserve-decision`, and `x-paretoserve-contract: exceeded` where the
+    tenant's contract is used up. Errors carry google.rpc.ErrorInfo (reason, domain "paretoserve")
+    and, where it helps, google.rpc.RetryInfo.
     """
 
     @_abc_1.abstractmethod

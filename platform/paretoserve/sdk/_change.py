@@ -1,0 +1,128 @@
+"""What would have to be different for a request to go to another profile."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from paretoserve.domain.decision import Candidate, Decision, Verdict
+from paretoserve.domain.prediction import Prediction
+from paretoserve.domain.targets import Targets
+
+_BEST_FIRST = (
+    Verdict.CHOSEN,
+    Verdict.FEASIBLE,
+    Verdict.LIKELY,
+    Verdict.RESERVED,
+    Verdict.LATE_TPOT,
+    Verdict.LATE_TTFT,
+    Verdict.LATE_E2E,
+    Verdict.CROWDS,
+    Verdict.FULL,
+)
+_LATE = {Verdict.LATE_TTFT, Verdict.LATE_TPOT, Verdict.LATE_E2E, Verdict.LIKELY}
+_IF: Mapping[Verdict, str] = {
+    Verdict.FEASIBLE: "if the policy did not prefer another",
+    Verdict.RESERVED: "if its reserved slots were open to this tier",
+    Verdict.CROWDS: "if that slowed down nobody there below a promise",
+    Verdict.FULL: "if one of its replicas had room",
+    Verdict.FORBIDDEN: "if no rule forbade it",
+    Verdict.CONTEXT_TOO_SMALL: "if the request were shorter",
+    Verdict.NOT_CAPABLE: "if the request asked for less",
+    Verdict.NOT_SERVING: "if one of its replicas were serving",
+    Verdict.FAILED_BEFORE: "if its replica had not failed this request",
+    Verdict.NO_REPLICA: "if it had a replica",
+}
+
+
+class Figure(NamedTuple):
+    """One predicted time against its target, milliseconds."""
+
+    name: str
+    median: float
+    high: float
+    target: float
+
+    @property
+    def margin(self) -> float:
+        """The share of the target that is left at the policy's confidence; negative when late."""
+        return 1 - self.high / self.target
+
+
+def figures(prediction: Prediction | None, targets: Targets) -> tuple[Figure, Figure, Figure]:
+    """TTFT, TPOT and end-to-end; not a number where there is no prediction."""
+    p, none = prediction, math.nan
+    return (
+        Figure("TTFT", p.ttft_ms if p else none, p.ttft_high_ms if p else none, targets.ttft_ms),
+        Figure("TPOT", p.tpot_ms if p else none, p.tpot_high_ms if p else none, targets.tpot_ms),
+        Figure("e2e", p.e2e_ms if p else none, p.e2e_high_ms if p else none, targets.e2e_ms),
+    )
+
+
+def by_profile(decision: Decision) -> dict[str, list[Candidate]]:
+    """The candidates of each profile, the nearest to being chosen first; profiles as weighed."""
+    groups: dict[str, list[Candidate]] = {}
+    for candidate in decision.candidates:
+        groups.setdefault(candidate.profile, []).append(candidate)
+    for group in groups.values():
+        group.sort(key=lambda candidate: _distance(decision.targets, candidate))
+    return groups
+
+
+def changes(decision: Decision) -> Iterator[str]:
+    """For the next cheaper profile than the chosen one, what would have to change for it to be
+    chosen; where nothing was chosen, for every profile.
+    """
+    nearest = [group[0] for group in by_profile(decision).values()]
+    if decision.chosen is not None:
+        price = decision.chosen.price
+        cheaper = [candidate for candidate in nearest if candidate.price < price]
+        nearest = [max(cheaper, key=lambda c: c.price)] if cheaper else []
+        if not nearest:
+            yield "no other profile of the tier is"
+    for candidate in nearest:
+        price_of = f"{candidate.profile} at {candidate.price:.4g} GPU-s"
+        yield f"{price_of if candidate.price < math.inf else candidate.profile} {_if(decision, candidate)}"
+
+
+def milliseconds(value: float) -> str:
+    """Three significant digits, or all before the point."""
+    if not 0 < value < math.inf:
+        return f"{value:.0f}"
+    return f"{value:.{max(0, 2 - math.floor(math.log10(value)))}f}" if value >= 0.01 else "0.01"
+
+
+def _if(decision: Decision, candidate: Candidate) -> str:
+    """A cheaper profile takes a request from one that is in time at the policy's confidence only
+    if it is so itself; else the median is enough.
+    """
+    if candidate.verdict not in _LATE or candidate.prediction is None:
+        return f"{_IF[candidate.verdict]}: {candidate.detail}"
+    confident = decision.rule == "confident"
+    needed = [
+        (figure, figure.high if confident else figure.median)
+        for figure in figures(candidate.prediction, decision.targets)
+    ]
+    targets = " and ".join(
+        f"a {figure.name} target of {_enough(value)} ms instead of {milliseconds(figure.target)}"
+        for figure, value in needed
+        if value > figure.target
+    )
+    return f"with {targets}" if targets else f"at the median: {candidate.detail}"
+
+
+def _enough(value: float) -> str:
+    """Rounded up to three significant digits, or to a whole number."""
+    step = 10.0 ** min(0, math.floor(math.log10(value)) - 2)
+    return milliseconds(math.ceil(value / step) * step)
+
+
+def _distance(targets: Targets, candidate: Candidate) -> tuple[int, Sequence[float], float, str]:
+    order = _BEST_FIRST.index(candidate.verdict) if candidate.verdict in _BEST_FIRST else 99
+    if candidate.verdict in _LATE and candidate.verdict is not Verdict.LIKELY:
+        order = _BEST_FIRST.index(Verdict.LATE_TPOT)
+    late = 0.0
+    if candidate.prediction is not None:
+        late = max(figure.high / figure.target for figure in figures(candidate.prediction, targets))
+    return order, [value for _, value in candidate.scores], late, candidate.replica_id

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from itertools import pairwise
 
-from paretoserve.domain.profile import LatencyCurve
+from paretoserve.domain.profile import LatencyCurve, Profile
 
 Knots = tuple[tuple[int, float], ...]
 
@@ -27,6 +28,13 @@ def tpot_ms(curve: LatencyCurve, batch: float, kv_tokens: float = 0) -> float:
     return max(base, 1e-6) + curve.kv_ms_per_1k_tokens * kv_tokens / 1000
 
 
+def fullest_tpot_ms(profile: Profile) -> float:
+    """TPOT of a replica that decodes as many streams as it can: promises looser than that are
+    all alike to the profile.
+    """
+    return tpot_ms(profile.curve, profile.limits.max_batch)
+
+
 def prefill_ms(curve: LatencyCurve, tokens: float) -> float:
     """Time to prefill that many prompt tokens, milliseconds, nothing else running."""
     return curve.prefill_ms + 1000 * tokens / curve.prefill_tokens_per_s
@@ -44,7 +52,7 @@ def batch_within(curve: LatencyCurve, target_ms: float, most: int) -> int:
 def _batch_within(knots: Knots, target_ms: float, most: int) -> int:
     if knots[0][1] > target_ms:
         return 0
-    for (batch, tpot), (next_batch, next_tpot) in zip(knots, knots[1:], strict=False):
+    for (batch, tpot), (next_batch, next_tpot) in pairwise(knots):
         if next_tpot > target_ms:
             reached = batch + (target_ms - tpot) / (next_tpot - tpot) * (next_batch - batch)
             return min(int(reached + 1e-9), most)

@@ -1,45 +1,57 @@
 """Outlook: what the next request would meet on a replica, apart from what depends on the request.
 
 A replica's outlook changes when its state does, a request's features with every request. Keeping
-them apart is what lets a decision weigh 64 replicas in a hundred microseconds.
+them apart is what lets a decision weigh 64 replicas in tens of microseconds.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from paretoserve.domain.profile import Profile
 from paretoserve.domain.replica import ReplicaState
-from paretoserve.domain.residual import NO_RESIDUALS, Factors, Residuals
+from paretoserve.domain.residual import NO_RESIDUALS, Residuals
 from paretoserve.latency.curve import tpot_ms
+
+Floats = NDArray[np.float64]
+Number = TypeVar("Number", float, Floats)
+"""Of one replica, or of many at once."""
 
 MOST_PREFILL_SHARE = 0.9
 """A replica that is given more prompts than it can prefill is not infinitely slow, only very."""
 
 
-class Outlook(NamedTuple):
+class Outlook(NamedTuple, Generic[Number]):
     """Milliseconds, tokens, GPU-seconds; `latency.predict` combines them.
 
     `wait_ms` passes before the request's own prefill begins, `begin_ms` is its prompt's fixed
     cost and `token_ms` what each of its uncached tokens takes. `turn_ms` is the wait for a slot
-    per expected output token, 0 where one is free. `tpot_ms` is with the request in the batch, of
-    `batch` streams. `kv_room` is infinite where the replica does not say how much it has.
+    per expected output token, 0 where one is free. `tpot_ms` is with the request in the batch.
+    The factors are the residuals' at the replica's load, which is what it then holds over what it
+    admits. `kv_room` is infinite where the replica does not say how much it has.
     """
 
-    wait_ms: float
-    begin_ms: float
-    token_ms: float
-    turn_ms: float
-    tpot_ms: float
-    prompt_gpu_s: float
-    output_gpu_s: float
-    factors: Factors
-    batch: int
-    load: float
-    kv_room: float
+    wait_ms: Number
+    begin_ms: Number
+    token_ms: Number
+    turn_ms: Number
+    tpot_ms: Number
+    prompt_gpu_s: Number
+    output_gpu_s: Number
+    ttft_factor: Number
+    ttft_high_factor: Number
+    tpot_factor: Number
+    tpot_high_factor: Number
+    kv_room: Number
+    load: Number
 
 
-def outlook(profile: Profile, state: ReplicaState, residuals: Residuals = NO_RESIDUALS) -> Outlook:
+def outlook(
+    profile: Profile, state: ReplicaState, residuals: Residuals = NO_RESIDUALS
+) -> Outlook[float]:
     """The outlook of a replica of `profile`.
 
     Prompts are prefilled in chunks, first come first served, and each chunk's step also decodes
@@ -58,15 +70,14 @@ def outlook(profile: Profile, state: ReplicaState, residuals: Residuals = NO_RES
     ahead = max(0, present + 1 - limits.max_batch)
     load = (present + 1) / limits.admit
     return Outlook(
-        wait_ms=state.waiting_tokens * token_ms + step_ms / 2,
-        begin_ms=curve.prefill_ms + step_ms,
-        token_ms=token_ms,
-        turn_ms=ahead * tpot / limits.max_batch,
-        tpot_ms=tpot / (1 - share),
-        prompt_gpu_s=profile.gpus / curve.prefill_tokens_per_s,
-        output_gpu_s=profile.gpus * tpot / 1000 / batch,
-        factors=residuals.at(load),
-        batch=batch,
-        load=load,
-        kv_room=state.kv_total_tokens - kv_used if state.kv_total_tokens else float("inf"),
+        state.waiting_tokens * token_ms + step_ms / 2,
+        curve.prefill_ms + step_ms,
+        token_ms,
+        ahead * tpot / limits.max_batch,
+        tpot / (1 - share),
+        profile.gpus / curve.prefill_tokens_per_s,
+        profile.gpus * tpot / 1000 / batch,
+        *residuals.at(load),
+        state.kv_total_tokens - kv_used if state.kv_total_tokens else float("inf"),
+        load,
     )

@@ -3,33 +3,36 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 from typing import overload
 
 from paretoserve.domain.decision import Candidate, Outcome, Verdict
-from paretoserve.domain.policy import PolicyDocument
 from paretoserve.domain.prediction import Prediction
 from paretoserve.domain.targets import Targets
-from paretoserve.policy.choose import Boards, Choice
-from paretoserve.policy.protocols import Case
-from paretoserve.policy.weigh import Weighed
+from paretoserve.policy.choose import Choice
+from paretoserve.policy.options import Option
+from paretoserve.policy.weigh import Board, verdict
+
+PLACEABLE = (Verdict.FEASIBLE, Verdict.LIKELY)
+NO_REPLICA = "no replica runs this profile"
 
 
 class Candidates(Sequence[Candidate]):
-    """What was weighed, told in words when it is read: most decisions are never looked at."""
+    """What was weighed, told in words when it is read: most decisions are never looked at.
 
-    def __init__(
-        self,
-        case: Case,
-        document: PolicyDocument,
-        boards: Sequence[Sequence[Weighed]],
-        chosen: Weighed | None,
-    ) -> None:
-        self._case, self._document, self._chosen = case, document, chosen
-        self._weighed = [weighed for board in boards for weighed in board]
+    In the order of the options, the one to be preferred first, and of replica ids.
+    """
+
+    def __init__(self, board: Board, choice: Choice) -> None:
+        self._board, self._chosen = board, choice.place
+
+    @cached_property
+    def _entries(self) -> list[tuple[Option, int | None]]:
+        return list(_entries(self._board))
 
     def __len__(self) -> int:
-        return len(self._weighed)
+        return len(self._entries)
 
     @overload
     def __getitem__(self, at: int) -> Candidate: ...
@@ -37,11 +40,11 @@ class Candidates(Sequence[Candidate]):
     def __getitem__(self, at: slice) -> Sequence[Candidate]: ...
     def __getitem__(self, at: int | slice) -> Candidate | Sequence[Candidate]:
         if isinstance(at, slice):
-            return [self._told(weighed) for weighed in self._weighed[at]]
-        return self._told(self._weighed[at])
+            return [self._told(*entry) for entry in self._entries[at]]
+        return self._told(*self._entries[at])
 
     def __iter__(self) -> Iterator[Candidate]:
-        return (self._told(weighed) for weighed in self._weighed)
+        return (self._told(*entry) for entry in self._entries)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Sequence) and tuple(self) == tuple(other)
@@ -49,102 +52,121 @@ class Candidates(Sequence[Candidate]):
     def __hash__(self) -> int:
         return hash(tuple(self))
 
-    def _told(self, weighed: Weighed) -> Candidate:
-        chosen = weighed is self._chosen
-        return candidate(self._case, self._document, weighed, chosen=chosen)
+    def _told(self, option: Option, place: int | None) -> Candidate:
+        if place is None:
+            return _absent(option)
+        return candidate(self._board, option, place, chosen=place == self._chosen)
 
 
-SCORES = ("company", "total_ms")
-
-
-def candidate(
-    case: Case, document: PolicyDocument, weighed: Weighed, *, chosen: bool = False
-) -> Candidate:
-    """A weighed replica in the caller's terms."""
-    placeable = weighed.verdict in (Verdict.FEASIBLE, Verdict.LIKELY)
+def candidate(board: Board, option: Option, place: int, *, chosen: bool = False) -> Candidate:
+    """One replica as it was weighed."""
+    found = verdict(board, place)
+    prediction = Prediction(*(float(figures[place]) for figures in board.prediction))
     return Candidate(
-        profile=weighed.option.profile.name,
-        replica_id=weighed.replica_id,
-        verdict=Verdict.CHOSEN if chosen else weighed.verdict,
-        detail=detail(case, document, weighed),
-        prediction=weighed.prediction,
-        scores=tuple(zip(SCORES, map(float, weighed.score), strict=True)) if placeable else (),
-        price=weighed.option.price,
-        guest=weighed.option.guest,
+        profile=option.profile.name,
+        replica_id=board.columns.states[place].replica_id,
+        verdict=Verdict.CHOSEN if chosen else found,
+        detail=detail(board, place, found, prediction),
+        prediction=prediction,
+        scores=(("total_ms", prediction.e2e_ms),) if found in PLACEABLE else (),
+        price=option.price,
+        guest=option.guest,
     )
 
 
-def detail(case: Case, document: PolicyDocument, weighed: Weighed) -> str:
+def detail(board: Board, place: int, found: Verdict, prediction: Prediction) -> str:
     """Why a replica got its verdict, with the numbers."""
-    if weighed.rejection is not None:
-        return weighed.rejection.detail
-    view, prediction, targets = weighed.view, weighed.prediction, case.targets
-    if view is None or prediction is None:
-        raise ValueError(f"{weighed.verdict} without a replica")
-    match weighed.verdict:
-        case Verdict.LATE_TTFT:
-            return _late("TTFT", prediction.ttft_ms, targets.ttft_ms)
-        case Verdict.LATE_TPOT:
-            return _late("TPOT", prediction.tpot_ms, targets.tpot_ms)
-        case Verdict.LATE_E2E:
-            return _late("end-to-end", prediction.e2e_ms, targets.e2e_ms)
-        case Verdict.NOT_SERVING:
-            age = case.now - view.state.observed_at
-            return f"not heard of for {age:.1f} s, limit {document.max_state_age_s:g} s"
-        case Verdict.FULL:
-            return f"KV cache has room for {view.outlook.kv_room:.0f} tokens more"
-        case Verdict.FAILED_BEFORE:
-            return "already failed this request"
-        case Verdict.RESERVED:
-            return (
-                f"holds {view.state.guests} requests that others could serve; the rest is reserved"
-            )
-        case Verdict.LIKELY:
-            return f"in time at the median, not at {document.confidence:.0%}: {_tight(prediction, targets)}"
-        case _:
-            return f"in time at {document.confidence:.0%}"
+    rejection = board.columns.rejections[place]
+    if rejection is not None:
+        return rejection.detail
+    return _DETAILS[found](board, place, prediction)
 
 
-def _late(name: str, predicted_ms: float, target_ms: float) -> str:
-    return f"{name} {predicted_ms:.1f} ms predicted, {target_ms:g} ms promised"
+def _not_heard(board: Board, place: int, prediction: Prediction) -> str:  # noqa: ARG001
+    age = board.case.now - board.columns.states[place].observed_at
+    return f"not heard of for {age:.1f} s, limit {board.document.max_state_age_s:g} s"
 
 
-def _tight(prediction: Prediction, targets: Targets) -> str:
-    figures: tuple[tuple[str, float, float], ...] = (
-        ("TTFT", prediction.ttft_high_ms, targets.ttft_ms),
-        ("TPOT", prediction.tpot_high_ms, targets.tpot_ms),
-        ("end-to-end", prediction.e2e_high_ms, targets.e2e_ms),
-    )
-    return ", ".join(
-        _late(name, predicted, target) for name, predicted, target in figures if predicted > target
-    )
+def _likely(board: Board, place: int, prediction: Prediction) -> str:  # noqa: ARG001
+    risks = ", ".join(_risks(prediction, board.case.targets))
+    return f"in time at the median, not at {board.document.confidence:.0%}: {risks}"
 
 
-def reason(case: Case, boards: Boards, choice: Choice) -> str:
+_DETAILS: dict[Verdict, Callable[[Board, int, Prediction], str]] = {
+    Verdict.NOT_SERVING: _not_heard,
+    Verdict.FAILED_BEFORE: lambda board, place, p: "already failed this request",  # noqa: ARG005
+    Verdict.FULL: lambda board, place, p: (  # noqa: ARG005
+        f"KV cache has room for {board.outlook.kv_room[place]:.0f} tokens more"
+    ),
+    Verdict.LATE_TTFT: lambda board, place, p: _late("TTFT", p.ttft_ms, board.case.targets.ttft_ms),  # noqa: ARG005
+    Verdict.LATE_TPOT: lambda board, place, p: _late("TPOT", p.tpot_ms, board.case.targets.tpot_ms),  # noqa: ARG005
+    Verdict.LATE_E2E: lambda board, place, p: _late(  # noqa: ARG005
+        "end-to-end", p.e2e_ms, board.case.targets.e2e_ms
+    ),
+    Verdict.RESERVED: lambda board, place, p: (  # noqa: ARG005
+        f"holds {board.columns.states[place].guests} requests that others could serve, "
+        "the rest is reserved"
+    ),
+    Verdict.LIKELY: _likely,
+    Verdict.FEASIBLE: lambda board, place, p: f"in time at {board.document.confidence:.0%}",  # noqa: ARG005
+}
+
+
+def reason(board: Board, choice: Choice) -> str:
     """The decision in one sentence."""
-    chosen = choice.weighed
-    tier = case.tier.name
-    if chosen is None:
-        why = "; ".join(f"{board[0].option.profile.name}: {_summary(board)}" for board in boards)
+    tier = board.case.tier.name
+    if choice.option is None:
+        why = "; ".join(f"{o.profile.name}: {_summary(board, o)}" for o in board.options)
         if choice.outcome is Outcome.HELD:
             return f"held for {choice.hold_s:.2f} s at most ({why})"
         return f"no allowed profile can take it ({why})"
-    name = chosen.option.profile.name
+    name = choice.option.profile.name
     match choice.rule:
         case "confident" | "median":
             return f"{name} is the cheapest that is in time for tier {tier}"
         case "explore":
-            return f"{name} is tried because only past predictions speak against it"
+            return f"{name} is tried although past predictions speak against it"
         case "spill":
             return f"nothing else is in time: tier {tier} takes a reserved slot of {name}"
         case _:
             return f"in time nowhere: tier {tier} takes the least late"
 
 
-def _summary(board: Sequence[Weighed]) -> str:
+def _entries(board: Board) -> Iterator[tuple[Option, int | None]]:
+    for option in board.options:
+        span = board.span(option)
+        if span.start == span.stop:
+            yield option, None
+        for place in range(span.start, span.stop):
+            yield option, place
+
+
+def _absent(option: Option) -> Candidate:
+    """An option without a replica that could be weighed."""
+    name, rejection = option.profile.name, option.rejection
+    if rejection is not None:
+        return Candidate(name, "", rejection.verdict, rejection.detail, price=option.price)
+    return Candidate(name, "", Verdict.NO_REPLICA, NO_REPLICA, price=option.price)
+
+
+def _summary(board: Board, option: Option) -> str:
     """What speaks against an option: its verdicts and how often each."""
-    only = board[0].rejection
-    if len(board) == 1 and only is not None:
-        return only.detail
-    counts = Counter(weighed.verdict for weighed in board)
-    return ", ".join(f"{count} {verdict}" for verdict, count in counts.most_common())
+    span = board.span(option)
+    if span.start == span.stop:
+        return option.rejection.detail if option.rejection is not None else NO_REPLICA
+    counts = Counter(verdict(board, place) for place in range(span.start, span.stop))
+    return ", ".join(f"{count} {word}" for word, count in counts.most_common())
+
+
+def _late(name: str, predicted_ms: float, target_ms: float) -> str:
+    return f"{name} {predicted_ms:.1f} ms predicted, {target_ms:g} ms promised"
+
+
+def _risks(prediction: Prediction, targets: Targets) -> Iterator[str]:
+    for name, predicted, target in (
+        ("TTFT", prediction.ttft_high_ms, targets.ttft_ms),
+        ("TPOT", prediction.tpot_high_ms, targets.tpot_ms),
+        ("end-to-end", prediction.e2e_high_ms, targets.e2e_ms),
+    ):
+        if predicted > target:
+            yield _late(name, predicted, target)

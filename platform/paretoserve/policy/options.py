@@ -13,7 +13,7 @@ from paretoserve.domain.request import Request
 from paretoserve.domain.targets import Targets
 from paretoserve.domain.tier import Tier
 from paretoserve.latency.cost import list_price
-from paretoserve.latency.curve import batch_within
+from paretoserve.latency.curve import batch_within, fullest_tpot_ms
 from paretoserve.policy.protocols import Rejection
 
 E2E_FOR_OUTPUT = 0.9
@@ -23,15 +23,19 @@ E2E_FOR_OUTPUT = 0.9
 class Option(NamedTuple):
     """A profile as one request sees it.
 
-    `rank` comes first and then `price`, in GPU-seconds, when profiles are compared. `guest` says
-    that a cheaper option could serve the request too; `rejection` that no replica will do.
+    `rank` comes first and then `price`, in GPU-seconds, when profiles are compared. A request is a
+    guest where a cheaper option could serve it too: a replica takes it only while it holds fewer
+    than `guests` of the kind. `fullest` is log2 of TPOT when the profile is as full as it can be.
+    `rejection` says why no replica will do.
     """
 
     profile: Profile
     rank: int
     price: float
-    guest: bool
+    fullest: float
     rejection: Rejection | None
+    guest: bool = False
+    guests: float = math.inf
 
 
 def targets_of(request: Request, tier: Tier) -> Targets:
@@ -66,12 +70,17 @@ class PriceList:
         self._profiles = profiles
         self._rates = lru_cache(maxsize=4096)(self._compute_rates)
         tiers = tuple(tiers)
+        self._fullest = {name: math.log2(fullest_tpot_ms(p)) for name, p in profiles.items()}
         self._guests = {name: self._guest_room(reserve, tiers, name) for name in profiles}
 
     def price(self, name: str, tpot_target_ms: float, prompt_tokens: float, output: float) -> float:
         """GPU-seconds, infinite where even one stream is too slow."""
         prompt, token = self._rates(name, tpot_target_ms)
         return prompt * prompt_tokens + token * output
+
+    def fullest(self, name: str) -> float:
+        """Log2 of TPOT, milliseconds, when the profile is as full as it can be."""
+        return self._fullest[name]
 
     def guests(self, name: str) -> float:
         """How many guests a replica of the profile may hold; infinite where no tier needs it."""

@@ -49,7 +49,11 @@ class ReplicaFilter(Protocol):
     """
 
     def __call__(
-        self, document: PolicyDocument, profile: Profile, state: ReplicaState, outlook: Outlook
+        self,
+        document: PolicyDocument,
+        profile: Profile,
+        state: ReplicaState,
+        outlook: Outlook[float],
     ) -> Rejection | None: ...
 
 

@@ -1,146 +1,149 @@
-"""Weighing: each replica of a profile against what a request is promised. The hot loop."""
+"""Weighing: every replica of the options against what a request is promised. The hot path."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
 
 from paretoserve.domain.decision import Verdict
 from paretoserve.domain.policy import PolicyDocument
 from paretoserve.domain.prediction import Prediction
-from paretoserve.domain.profile import Profile
-from paretoserve.domain.replica import ReplicaState
-from paretoserve.domain.residual import NO_RESIDUALS, Residuals
-from paretoserve.latency.curve import tpot_ms
-from paretoserve.latency.outlook import Outlook, outlook
+from paretoserve.latency.outlook import Floats, Outlook
 from paretoserve.latency.predict import predict
-from paretoserve.policy.catalog import REPLICA_FILTERS
+from paretoserve.policy.columns import Columns
 from paretoserve.policy.options import Option
-from paretoserve.policy.protocols import Case, Rejection
+from paretoserve.policy.protocols import Case
+
+Flags = NDArray[np.bool_]
+NOWHERE = slice(0, 0)
 
 
-NO_REPLICA = Rejection(Verdict.NO_REPLICA, "no replica runs this profile")
+@dataclass(frozen=True, slots=True)
+class Board:
+    """All replicas of the fleet, weighed for one request. Arrays are as long as `columns.states`.
 
-
-class View(NamedTuple):
-    """A replica with all that follows from its state alone.
-
-    `company` is log2 of the tightest TPOT promised there, as far as that matters to the profile.
-    `spare` says that it can take what has time to wait.
+    `open` are those that would take it at all, late or not; `timely` those of them in time at the
+    median and `confident` those in time at the policy's confidence; `reserved` are in time, but
+    kept for others. `score` is less for a better one: unlike company first, then total time.
     """
 
-    state: ReplicaState
-    outlook: Outlook
-    closed: Rejection | None
-    company: float
-    spare: bool
+    case: Case
+    document: PolicyDocument
+    options: Sequence[Option]
+    columns: Columns
+    outlook: Outlook[Floats]
+    prediction: Prediction[Floats]
+    open: Flags
+    timely: Flags
+    confident: Flags
+    reserved: Flags
+    score: Floats
+
+    def span(self, option: Option) -> slice:
+        """The places of an option's replicas; none where it is rejected or nothing runs it."""
+        if option.rejection is not None:
+            return NOWHERE
+        return self.columns.spans.get(option.profile.name, NOWHERE)
+
+    def best(self, option: Option, which: Flags) -> int | None:
+        """The place of the option's replica of the least score among `which`; None without any."""
+        span = self.span(option)
+        flags = which[span]
+        if not flags.any():
+            return None
+        first: int = span.start
+        return first + int(np.where(flags, self.score[span], math.inf).argmin())
+
+    def late(self) -> Flags:
+        """Replicas that would take the request, but not in time."""
+        return self.open & ~self.timely & ~self.reserved
 
 
-class Weighed(NamedTuple):
-    """One replica, weighed. `score` is less for a better one: unlike company, then total time."""
-
-    verdict: Verdict
-    option: Option
-    view: View | None
-    prediction: Prediction | None
-    score: tuple[int, float] = (0, 0.0)
-    rejection: Rejection | None = None
-
-    @property
-    def replica_id(self) -> str:
-        return self.view.state.replica_id if self.view is not None else ""
-
-
-class Views:
-    """The views of a fleet; those of replicas whose state has not changed are remembered."""
-
-    def __init__(self, document: PolicyDocument) -> None:
-        self._document = document
-        self._views: dict[str, tuple[Profile, Residuals, View]] = {}
-
-    def of(
-        self, profile: Profile, states: Iterable[ReplicaState], residuals: Residuals = NO_RESIDUALS
-    ) -> list[View]:
-        """The views of replicas of one profile, in their order."""
-        views, known = [], self._views
-        for state in states:
-            entry = known.get(state.replica_id)
-            if (
-                entry is None
-                or entry[2].state is not state
-                or entry[1] is not residuals
-                or entry[0] is not profile
-            ):
-                entry = (profile, residuals, self._view(profile, state, residuals))
-                known[state.replica_id] = entry
-            views.append(entry[2])
-        return views
-
-    def _view(self, profile: Profile, state: ReplicaState, residuals: Residuals) -> View:
-        ahead = outlook(profile, state, residuals)
-        fullest = fullest_tpot_ms(profile)
-        tightest = min(state.tightest_tpot_ms, fullest)
-        rejections = (rule(self._document, profile, state, ahead) for rule in REPLICA_FILTERS)
-        return View(
-            state=state,
-            outlook=ahead,
-            closed=next((r for r in rejections if r is not None), None),
-            company=math.log2(tightest),
-            spare=ahead.tpot_ms <= self._document.spare * tightest and ahead.turn_ms == 0,
-        )
-
-
-def fullest_tpot_ms(profile: Profile) -> float:
-    """TPOT of a replica that decodes as many streams as it can: promises looser than that are
-    all alike to the profile.
-    """
-    return tpot_ms(profile.curve, profile.limits.max_batch)
+UNLIKE_MS = 1e9
+"""A step of unlike company outweighs any time."""
 
 
 def weigh(
-    case: Case, document: PolicyDocument, option: Option, views: Sequence[View], guests: float
-) -> list[Weighed]:
-    """Every replica of an option. `guests` is how many guests a replica may hold."""
-    rejection = option.rejection or (NO_REPLICA if not views else None)
-    if rejection is not None:
-        return [Weighed(rejection.verdict, option, None, None, rejection=rejection)]
-    request, targets = case.request, case.targets
-    estimate, waited, excluded = request.estimate, request.waited_ms, request.excluded_replicas
-    ttft_target, tpot_target, e2e_target = targets.ttft_ms, targets.tpot_ms, targets.e2e_ms
-    cached = dict(request.cached) if document.affinity else {}
+    case: Case, document: PolicyDocument, options: Sequence[Option], columns: Columns
+) -> Board:
+    """Weigh every replica. Those of profiles that are no option are weighed too, and ignored."""
+    request, targets, outlook = case.request, case.targets, columns.outlook
+    estimate, uncached = request.estimate, _uncached(case, document, columns)
+    prediction = predict(outlook, uncached, estimate, request.waited_ms)
     kv_needed = request.prompt_tokens + estimate.output_tokens_high
-    company = math.log2(max(min(case.tpot_ms, fullest_tpot_ms(option.profile)), 1e-6))
-    oldest = case.now - document.max_state_age_s
-    prompt, guest, group = request.prompt_tokens, option.guest, document.group
-    weighed: list[Weighed] = []
-    for view in views:
-        state, ahead, closed, theirs, _ = view
-        uncached = prompt - cached.get(state.replica_id, 0) if cached else prompt
-        prediction = predict(ahead, uncached, estimate, waited)
-        _, ttft, tpot, _, ttft_high, tpot_high, e2e, e2e_high = prediction
-        score = (0, 0.0)
-        if closed is not None:
-            verdict = closed.verdict
-        elif state.observed_at < oldest:
-            verdict = Verdict.NOT_SERVING
-        elif ahead.kv_room < kv_needed:
-            verdict = Verdict.FULL
-        elif excluded and state.replica_id in excluded:
-            verdict = Verdict.FAILED_BEFORE
-        elif ttft > ttft_target:
-            verdict = Verdict.LATE_TTFT
-        elif tpot > tpot_target:
-            verdict = Verdict.LATE_TPOT
-        elif e2e > e2e_target:
-            verdict = Verdict.LATE_E2E
-        elif guest and state.guests >= guests:
-            verdict = Verdict.RESERVED
-        else:
-            score = (int(abs(theirs - company) * 2 + 0.5) if group else 0, e2e)
-            timely = (
-                ttft_high <= ttft_target and tpot_high <= tpot_target and e2e_high <= e2e_target
-            )
-            verdict = Verdict.FEASIBLE if timely else Verdict.LIKELY
-        weighed.append(Weighed(verdict, option, view, prediction, score, closed))
-    return weighed
+    shut = (columns.closed > 0) | (columns.observed_at < case.now - document.max_state_age_s)
+    shut |= outlook.kv_room < kv_needed
+    for replica_id in request.excluded_replicas:
+        shut |= [state.replica_id == replica_id for state in columns.states]
+    late = np.zeros(len(columns.states), dtype=np.bool_)
+    risky = late.copy()
+    for promised, median, high in (
+        (targets.ttft_ms, prediction.ttft_ms, prediction.ttft_high_ms),
+        (targets.tpot_ms, prediction.tpot_ms, prediction.tpot_high_ms),
+        (targets.e2e_ms, prediction.e2e_ms, prediction.e2e_high_ms),
+    ):
+        if promised < math.inf:
+            late |= median > promised
+            risky |= high > promised
+    opened, full_of_guests = ~shut, columns.guests >= _guest_limits(options, columns)
+    in_time = opened & ~late
+    reserved = in_time & full_of_guests
+    timely = in_time & ~full_of_guests
+    score = prediction.e2e_ms
+    if document.group:
+        own = np.minimum(math.log2(max(case.tpot_ms, 1e-6)), _fullest(options, columns))
+        score = score + UNLIKE_MS * np.rint(2 * np.abs(columns.company - own))
+    return Board(
+        case, document, options, columns, outlook, prediction,
+        opened, timely, timely & ~risky, reserved, score,
+    )  # fmt: skip
+
+
+def _uncached(case: Case, document: PolicyDocument, columns: Columns) -> float | Floats:
+    """Prompt tokens that each replica would have to compute."""
+    request = case.request
+    if not request.cached or not document.affinity:
+        return float(request.prompt_tokens)
+    uncached = np.full(len(columns.states), float(request.prompt_tokens))
+    cached = dict(request.cached)
+    for place, state in enumerate(columns.states):
+        uncached[place] -= cached.get(state.replica_id, 0)
+    return uncached
+
+
+def _guest_limits(options: Sequence[Option], columns: Columns) -> Floats:
+    limits = np.full(len(columns.states), math.inf)
+    for option in options:
+        if option.guests < math.inf:
+            limits[columns.spans.get(option.profile.name, NOWHERE)] = option.guests
+    return limits
+
+
+def _fullest(options: Sequence[Option], columns: Columns) -> Floats:
+    fullest = np.zeros(len(columns.states))
+    for option in options:
+        fullest[columns.spans.get(option.profile.name, NOWHERE)] = option.fullest
+    return fullest
+
+
+def verdict(board: Board, place: int) -> Verdict:
+    """The stable word for one replica of an option that is not rejected."""
+    columns, case, prediction = board.columns, board.case, board.prediction
+    state, rejection, targets = columns.states[place], columns.rejections[place], case.targets
+    if rejection is not None:
+        return rejection.verdict
+    in_time = Verdict.FEASIBLE if board.confident[place] else Verdict.LIKELY
+    reasons = (
+        (Verdict.NOT_SERVING, state.observed_at < case.now - board.document.max_state_age_s),
+        (Verdict.FAILED_BEFORE, state.replica_id in case.request.excluded_replicas),
+        (Verdict.FULL, not board.open[place]),
+        (Verdict.LATE_TTFT, prediction.ttft_ms[place] > targets.ttft_ms),
+        (Verdict.LATE_TPOT, prediction.tpot_ms[place] > targets.tpot_ms),
+        (Verdict.LATE_E2E, prediction.e2e_ms[place] > targets.e2e_ms),
+        (Verdict.RESERVED, board.reserved[place]),
+    )
+    return next((word for word, holds in reasons if holds), in_time)

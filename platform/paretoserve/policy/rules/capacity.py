@@ -20,7 +20,7 @@ def capacity(
     document: PolicyDocument,  # noqa: ARG001
     profile: Profile,
     state: ReplicaState,
-    outlook: Outlook,  # noqa: ARG001
+    outlook: Outlook[float],  # noqa: ARG001
 ) -> Rejection | None:
     held, admit = state.held, profile.limits.admit
     if held < admit:

@@ -19,10 +19,10 @@ def protect(
     document: PolicyDocument,
     profile: Profile,  # noqa: ARG001
     state: ReplicaState,
-    outlook: Outlook,
+    outlook: Outlook[float],
 ) -> Rejection | None:
     tightest = state.tightest_tpot_ms
-    tpot = outlook.tpot_ms * outlook.factors.tpot_high
+    tpot = outlook.tpot_ms * outlook.tpot_high_factor
     if not document.protect or tpot <= tightest:
         return None
     return Rejection(

@@ -20,7 +20,7 @@ def serving(
     document: PolicyDocument,  # noqa: ARG001
     profile: Profile,  # noqa: ARG001
     state: ReplicaState,
-    outlook: Outlook,  # noqa: ARG001
+    outlook: Outlook[float],  # noqa: ARG001
 ) -> Rejection | None:
     if state.health is Health.SERVING:
         return None

@@ -7,10 +7,11 @@ from typing import Literal
 from pydantic import Field
 
 from paretoserve.domain.document import Document
+from paretoserve.telemetry.decision_settings import DecisionLogSettings
 
 
 class TelemetrySettings(Document):
-    """Traces and metrics of one process."""
+    """Traces, metrics and the decision log of one process."""
 
     traces: Literal["none", "otlp", "console", "memory"] = Field(
         default="none", description="where spans go; memory keeps them, for tests"
@@ -27,7 +28,9 @@ class TelemetrySettings(Document):
     tenant_label_limit: int = Field(
         default=50, ge=0, description="tenants with a label of their own; the others are `other`"
     )
+    decision_log: DecisionLogSettings = DecisionLogSettings()
 
     @property
     def off(self) -> bool:
+        """Whether nothing here needs OpenTelemetry; the decision log does not."""
         return self.traces == "none" and self.metrics == "none"

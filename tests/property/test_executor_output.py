@@ -54,9 +54,9 @@ def test_sampling_survives_the_wire(sampling: Sampling) -> None:
     assert messages.sampling_from_proto(messages.sampling_to_proto(sampling)) == sampling
 
 
-@given(samplings, text, st.lists(int32).map(tuple), st.integers(0, 100))
-def test_requests_survive_the_wire(sampling, name, prompt, priority) -> None:
-    sent = GenerationRequest(name, prompt, sampling, priority)
+@given(samplings, text, st.lists(int32).map(tuple), st.integers(0, 100), int32)
+def test_requests_survive_the_wire(sampling, name, prompt, priority, replayed) -> None:
+    sent = GenerationRequest(name, prompt, sampling, priority, replayed=replayed)
     assert codec.request_from_submit(codec.submit_to_proto(sent)) == sent
 
 

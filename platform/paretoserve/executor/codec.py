@@ -34,6 +34,7 @@ def submit_to_proto(request: GenerationRequest, traceparent: str = "") -> pb.Sub
             traceparent=traceparent,
             tpot_ms=_finite(request.tpot_ms),
             guest=request.guest,
+            replayed=request.replayed,
         )
     except (ValueError, TypeError) as error:
         raise InvalidRequest(f"the request cannot be sent: {error}") from error
@@ -48,6 +49,7 @@ def request_from_submit(message: pb.Submit) -> GenerationRequest:
         priority=message.priority,
         tpot_ms=message.tpot_ms if message.HasField("tpot_ms") else math.inf,
         guest=message.guest,
+        replayed=message.replayed,
     )
 
 

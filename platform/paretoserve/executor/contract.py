@@ -69,6 +69,11 @@ class GenerationRequest:
 
     `tpot_ms` is the TPOT that it was promised and `guest` says that a cheaper profile could have
     met its targets: the executor reports them to all routers; no engine has to look at them.
+
+    The last `replayed` prompt tokens are output that the request had from another engine, with
+    the same sampling but for max_tokens, which says how many may still come. The engine goes on
+    as if it had generated them: for penalties, stop strings and the random numbers of a seed.
+    Usage counts them as prompt.
     """
 
     request_id: str
@@ -77,6 +82,17 @@ class GenerationRequest:
     priority: int = 0
     tpot_ms: float = math.inf
     guest: bool = False
+    replayed: int = 0
+
+    @property
+    def original_prompt(self) -> tuple[int, ...]:
+        """The prompt without what is replayed."""
+        return self.prompt_token_ids[: len(self.prompt_token_ids) - self.replayed]
+
+    @property
+    def replayed_token_ids(self) -> tuple[int, ...]:
+        """Output that the request had from another engine."""
+        return self.prompt_token_ids[len(self.prompt_token_ids) - self.replayed :]
 
 
 @dataclass(frozen=True, slots=True)

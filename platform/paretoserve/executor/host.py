@@ -197,4 +197,9 @@ def _check(request: GenerationRequest, info: EngineInfo) -> None:
         raise InvalidRequest(f"priority is {request.priority}; it must be from 0 to 100")
     if not request.tpot_ms > 0:
         raise InvalidRequest(f"tpot_ms is {request.tpot_ms}; it must be above 0, or absent")
+    if not 0 <= request.replayed < len(request.prompt_token_ids):
+        raise InvalidRequest(
+            f"replayed is {request.replayed} of {len(request.prompt_token_ids)} prompt tokens; "
+            "it must be 0 or more, and less than all"
+        )
     request.sampling.validate()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from dataclasses import replace
 
 import pytest
 from tests.support.emulated import MODEL, emulated_profile, request
@@ -228,3 +229,24 @@ async def test_a_late_wake_up_does_not_slow_the_stream() -> None:
     await engine.stop()
     assert finish.timing.total_ms >= 200
     assert 0.19 <= loop.time() - begun < 0.26
+
+
+@pytest.mark.parametrize("at", [1, 7, 19])
+@pytest.mark.parametrize("ignore_eos", [True, False])
+def test_a_replayed_request_goes_on_where_it_was(at: int, ignore_eos: bool) -> None:
+    args = {"mean_output_tokens": 30.0}
+    here, there = Played(args=args), Played(args=args, tpot_ms=3.0, acceptance_length=2.5)
+    here.add(request(prompt=(1, 2, 3), max_tokens=40, seed=4, ignore_eos=ignore_eos))
+    here.play()
+    tokens = here.tokens("r")
+    assert len(tokens) > 20
+    moved = request(
+        prompt=(1, 2, 3, *tokens[:at]), max_tokens=40 - at, seed=4, ignore_eos=ignore_eos
+    )
+    there.add(replace(moved, replayed=at))
+    there.play()
+    assert there.tokens("r") == tokens[at:]
+    assert there.finish("r").reason == here.finish("r").reason
+    assert there.finish("r").usage.prompt_tokens == 3 + at
+    ended = here.finish("r").usage.completion_tokens
+    assert there.finish("r").usage.completion_tokens == ended - at

@@ -1,13 +1,14 @@
-"""What the executor says of an engine that fails while it serves."""
+"""What the executor refuses, and what it says of an engine that fails while it serves."""
 
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 from tests.support.emulated import MODEL, emulated_profile, request
 
-from paretoserve.domain.errors import Unavailable
+from paretoserve.domain.errors import InvalidRequest, Unavailable
 from paretoserve.executor.contract import Chunk, FinishReason
 from paretoserve.executor.engines.emulator import EmulatorEngine
 from paretoserve.executor.engines.emulator.batch import Batch
@@ -38,4 +39,13 @@ async def test_an_engine_that_fails_while_it_serves_makes_the_executor_failed(
         host.submit(request(), lambda _: None)
     assert "on fire" in await asyncio.wait_for(host.failure(), 10)
     assert [chunk.finish.reason for chunk in told if chunk.finish] == [FinishReason.ABORTED]
+    await host.stop()
+
+
+@pytest.mark.parametrize("replayed", [-1, 4, 5])
+async def test_more_than_the_prompt_cannot_be_replayed(replayed: int) -> None:
+    host = EngineHost(EmulatorEngine(emulated_profile(), MODEL), "fast")
+    await host.start()
+    with pytest.raises(InvalidRequest, match=f"replayed is {replayed} of 4"):
+        host.submit(replace(request(), replayed=replayed), lambda _: None)
     await host.stop()

@@ -25,43 +25,43 @@ _sym_db = _symbol_database.Default()
 from paretoserve.wire._pb import common_pb2 as paretoserve_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dparetoserve/v1/executor.proto\x12\x0eparetoserve.v1\x1a\x1bparetoserve/v1/common.proto\"z\n\rAttachRequest\x12&\n\x05hello\x18\x01 \x01(\x0b\x32\x15.paretoserve.v1.HelloH\x00\x12(\n\x06submit\x18\x02 \x01(\x0b\x32\x16.paretoserve.v1.SubmitH\x00\x12\x0f\n\x05\x61\x62ort\x18\x03 \x01(\tH\x00\x42\x06\n\x04kind\"I\n\x05Hello\x12\x12\n\ngateway_id\x18\x01 \x01(\t\x12\x17\n\x0f\x63oalesce_tokens\x18\x02 \x01(\x05\x12\x13\n\x0b\x63oalesce_ms\x18\x03 \x01(\x01\"\xba\x01\n\x06Submit\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x18\n\x10prompt_token_ids\x18\x02 \x03(\x05\x12*\n\x08sampling\x18\x03 \x01(\x0b\x32\x18.paretoserve.v1.Sampling\x12\x10\n\x08priority\x18\x04 \x01(\x05\x12\x13\n\x0btraceparent\x18\x05 \x01(\t\x12\x14\n\x07tpot_ms\x18\x06 \x01(\x01H\x00\x88\x01\x01\x12\r\n\x05guest\x18\x07 \x01(\x08\x42\n\n\x08_tpot_ms\"<\n\x05\x46rame\x12\x0c\n\x04step\x18\x01 \x01(\x04\x12%\n\x06\x64\x65ltas\x18\x02 \x03(\x0b\x32\x15.paretoserve.v1.Delta\"\x86\x01\n\x05\x44\x65lta\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x11\n\ttoken_ids\x18\x02 \x03(\x05\x12.\n\x08logprobs\x18\x03 \x03(\x0b\x32\x1c.paretoserve.v1.TokenLogprob\x12&\n\x06\x66inish\x18\x04 \x01(\x0b\x32\x16.paretoserve.v1.Finish\"\xfe\x01\n\x06\x46inish\x12,\n\x06reason\x18\x01 \x01(\x0e\x32\x1c.paretoserve.v1.FinishReason\x12$\n\x05usage\x18\x02 \x01(\x0b\x32\x15.paretoserve.v1.Usage\x12&\n\x06timing\x18\x03 \x01(\x0b\x32\x16.paretoserve.v1.Timing\x12.\n\nacceptance\x18\x04 \x01(\x0b\x32\x1a.paretoserve.v1.Acceptance\x12\x0c\n\x04stop\x18\x05 \x01(\t\x12\x0f\n\x07message\x18\x06 \x01(\t\x12\x14\n\x0c\x65rror_reason\x18\x07 \x01(\t\x12\x13\n\x0b\x65rror_param\x18\x08 \x01(\t\"\"\n\x0c\x41\x62ortRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\"\x0f\n\rAbortResponse\",\n\x11WatchStateRequest\x12\x17\n\x0fmin_interval_ms\x18\x01 \x01(\x05\"\xcc\x03\n\rExecutorState\x12\x13\n\x0b\x65xecutor_id\x18\x01 \x01(\t\x12\x0f\n\x07profile\x18\x02 \x01(\t\x12,\n\tlifecycle\x18\x03 \x01(\x0e\x32\x19.paretoserve.v1.Lifecycle\x12\x0f\n\x07running\x18\x04 \x01(\x05\x12\x0f\n\x07waiting\x18\x05 \x01(\x05\x12\x16\n\x0ewaiting_tokens\x18\x06 \x01(\x05\x12\r\n\x05\x62\x61tch\x18\x07 \x01(\x05\x12\x16\n\x0ekv_used_tokens\x18\x08 \x01(\x03\x12\x17\n\x0fkv_total_tokens\x18\t \x01(\x03\x12\x0f\n\x07step_ms\x18\n \x01(\x01\x12\x19\n\x11\x61\x63\x63\x65ptance_length\x18\x0b \x01(\x01\x12\x13\n\x0bsteps_total\x18\x0c \x01(\x04\x12\x1b\n\x13prompt_tokens_total\x18\r \x01(\x04\x12\x1b\n\x13\x63\x61\x63hed_tokens_total\x18\x0e \x01(\x04\x12\x1e\n\x16generated_tokens_total\x18\x0f \x01(\x04\x12\x0e\n\x06\x64\x65tail\x18\x10 \x01(\t\x12\x1d\n\x10tightest_tpot_ms\x18\x11 \x01(\x01H\x00\x88\x01\x01\x12\x0e\n\x06guests\x18\x12 \x01(\x05\x42\x13\n\x11_tightest_tpot_ms\"\x1f\n\x0c\x44rainRequest\x12\x0f\n\x07grace_s\x18\x01 \x01(\x01\"2\n\rDrainResponse\x12\x10\n\x08\x66inished\x18\x01 \x01(\x05\x12\x0f\n\x07\x61\x62orted\x18\x02 \x01(\x05\"\x0f\n\rHealthRequest\"\xbc\x01\n\x0eHealthResponse\x12,\n\tlifecycle\x18\x01 \x01(\x0e\x32\x19.paretoserve.v1.Lifecycle\x12\x0e\n\x06\x64\x65tail\x18\x02 \x01(\t\x12\x0e\n\x06\x65ngine\x18\x03 \x01(\t\x12\r\n\x05model\x18\x04 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x05 \x01(\t\x12\x12\n\nvocab_size\x18\x06 \x01(\x05\x12\x16\n\x0e\x63ontext_tokens\x18\x07 \x01(\x05\x12\x11\n\tmax_batch\x18\x08 \x01(\x05*\x83\x01\n\tLifecycle\x12\x19\n\x15LIFECYCLE_UNSPECIFIED\x10\x00\x12\x16\n\x12LIFECYCLE_STARTING\x10\x01\x12\x15\n\x11LIFECYCLE_SERVING\x10\x02\x12\x16\n\x12LIFECYCLE_DRAINING\x10\x03\x12\x14\n\x10LIFECYCLE_FAILED\x10\x04\x32\xb2\x03\n\x08\x45xecutor\x12\x42\n\x06\x41ttach\x12\x1d.paretoserve.v1.AttachRequest\x1a\x15.paretoserve.v1.Frame(\x01\x30\x01\x12;\n\x08Generate\x12\x16.paretoserve.v1.Submit\x1a\x15.paretoserve.v1.Delta0\x01\x12\x44\n\x05\x41\x62ort\x12\x1c.paretoserve.v1.AbortRequest\x1a\x1d.paretoserve.v1.AbortResponse\x12P\n\nWatchState\x12!.paretoserve.v1.WatchStateRequest\x1a\x1d.paretoserve.v1.ExecutorState0\x01\x12\x44\n\x05\x44rain\x12\x1c.paretoserve.v1.DrainRequest\x1a\x1d.paretoserve.v1.DrainResponse\x12G\n\x06Health\x12\x1d.paretoserve.v1.HealthRequest\x1a\x1e.paretoserve.v1.HealthResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dparetoserve/v1/executor.proto\x12\x0eparetoserve.v1\x1a\x1bparetoserve/v1/common.proto\"z\n\rAttachRequest\x12&\n\x05hello\x18\x01 \x01(\x0b\x32\x15.paretoserve.v1.HelloH\x00\x12(\n\x06submit\x18\x02 \x01(\x0b\x32\x16.paretoserve.v1.SubmitH\x00\x12\x0f\n\x05\x61\x62ort\x18\x03 \x01(\tH\x00\x42\x06\n\x04kind\"I\n\x05Hello\x12\x12\n\ngateway_id\x18\x01 \x01(\t\x12\x17\n\x0f\x63oalesce_tokens\x18\x02 \x01(\x05\x12\x13\n\x0b\x63oalesce_ms\x18\x03 \x01(\x01\"\xcc\x01\n\x06Submit\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x18\n\x10prompt_token_ids\x18\x02 \x03(\x05\x12*\n\x08sampling\x18\x03 \x01(\x0b\x32\x18.paretoserve.v1.Sampling\x12\x10\n\x08priority\x18\x04 \x01(\x05\x12\x13\n\x0btraceparent\x18\x05 \x01(\t\x12\x14\n\x07tpot_ms\x18\x06 \x01(\x01H\x00\x88\x01\x01\x12\r\n\x05guest\x18\x07 \x01(\x08\x12\x10\n\x08replayed\x18\x08 \x01(\x05\x42\n\n\x08_tpot_ms\"<\n\x05\x46rame\x12\x0c\n\x04step\x18\x01 \x01(\x04\x12%\n\x06\x64\x65ltas\x18\x02 \x03(\x0b\x32\x15.paretoserve.v1.Delta\"\x86\x01\n\x05\x44\x65lta\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x11\n\ttoken_ids\x18\x02 \x03(\x05\x12.\n\x08logprobs\x18\x03 \x03(\x0b\x32\x1c.paretoserve.v1.TokenLogprob\x12&\n\x06\x66inish\x18\x04 \x01(\x0b\x32\x16.paretoserve.v1.Finish\"\xfe\x01\n\x06\x46inish\x12,\n\x06reason\x18\x01 \x01(\x0e\x32\x1c.paretoserve.v1.FinishReason\x12$\n\x05usage\x18\x02 \x01(\x0b\x32\x15.paretoserve.v1.Usage\x12&\n\x06timing\x18\x03 \x01(\x0b\x32\x16.paretoserve.v1.Timing\x12.\n\nacceptance\x18\x04 \x01(\x0b\x32\x1a.paretoserve.v1.Acceptance\x12\x0c\n\x04stop\x18\x05 \x01(\t\x12\x0f\n\x07message\x18\x06 \x01(\t\x12\x14\n\x0c\x65rror_reason\x18\x07 \x01(\t\x12\x13\n\x0b\x65rror_param\x18\x08 \x01(\t\"\"\n\x0c\x41\x62ortRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\"\x0f\n\rAbortResponse\",\n\x11WatchStateRequest\x12\x17\n\x0fmin_interval_ms\x18\x01 \x01(\x05\"\xcc\x03\n\rExecutorState\x12\x13\n\x0b\x65xecutor_id\x18\x01 \x01(\t\x12\x0f\n\x07profile\x18\x02 \x01(\t\x12,\n\tlifecycle\x18\x03 \x01(\x0e\x32\x19.paretoserve.v1.Lifecycle\x12\x0f\n\x07running\x18\x04 \x01(\x05\x12\x0f\n\x07waiting\x18\x05 \x01(\x05\x12\x16\n\x0ewaiting_tokens\x18\x06 \x01(\x05\x12\r\n\x05\x62\x61tch\x18\x07 \x01(\x05\x12\x16\n\x0ekv_used_tokens\x18\x08 \x01(\x03\x12\x17\n\x0fkv_total_tokens\x18\t \x01(\x03\x12\x0f\n\x07step_ms\x18\n \x01(\x01\x12\x19\n\x11\x61\x63\x63\x65ptance_length\x18\x0b \x01(\x01\x12\x13\n\x0bsteps_total\x18\x0c \x01(\x04\x12\x1b\n\x13prompt_tokens_total\x18\r \x01(\x04\x12\x1b\n\x13\x63\x61\x63hed_tokens_total\x18\x0e \x01(\x04\x12\x1e\n\x16generated_tokens_total\x18\x0f \x01(\x04\x12\x0e\n\x06\x64\x65tail\x18\x10 \x01(\t\x12\x1d\n\x10tightest_tpot_ms\x18\x11 \x01(\x01H\x00\x88\x01\x01\x12\x0e\n\x06guests\x18\x12 \x01(\x05\x42\x13\n\x11_tightest_tpot_ms\"\x1f\n\x0c\x44rainRequest\x12\x0f\n\x07grace_s\x18\x01 \x01(\x01\"2\n\rDrainResponse\x12\x10\n\x08\x66inished\x18\x01 \x01(\x05\x12\x0f\n\x07\x61\x62orted\x18\x02 \x01(\x05\"\x0f\n\rHealthRequest\"\xbc\x01\n\x0eHealthResponse\x12,\n\tlifecycle\x18\x01 \x01(\x0e\x32\x19.paretoserve.v1.Lifecycle\x12\x0e\n\x06\x64\x65tail\x18\x02 \x01(\t\x12\x0e\n\x06\x65ngine\x18\x03 \x01(\t\x12\r\n\x05model\x18\x04 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x05 \x01(\t\x12\x12\n\nvocab_size\x18\x06 \x01(\x05\x12\x16\n\x0e\x63ontext_tokens\x18\x07 \x01(\x05\x12\x11\n\tmax_batch\x18\x08 \x01(\x05*\x83\x01\n\tLifecycle\x12\x19\n\x15LIFECYCLE_UNSPECIFIED\x10\x00\x12\x16\n\x12LIFECYCLE_STARTING\x10\x01\x12\x15\n\x11LIFECYCLE_SERVING\x10\x02\x12\x16\n\x12LIFECYCLE_DRAINING\x10\x03\x12\x14\n\x10LIFECYCLE_FAILED\x10\x04\x32\xb2\x03\n\x08\x45xecutor\x12\x42\n\x06\x41ttach\x12\x1d.paretoserve.v1.AttachRequest\x1a\x15.paretoserve.v1.Frame(\x01\x30\x01\x12;\n\x08Generate\x12\x16.paretoserve.v1.Submit\x1a\x15.paretoserve.v1.Delta0\x01\x12\x44\n\x05\x41\x62ort\x12\x1c.paretoserve.v1.AbortRequest\x1a\x1d.paretoserve.v1.AbortResponse\x12P\n\nWatchState\x12!.paretoserve.v1.WatchStateRequest\x1a\x1d.paretoserve.v1.ExecutorState0\x01\x12\x44\n\x05\x44rain\x12\x1c.paretoserve.v1.DrainRequest\x1a\x1d.paretoserve.v1.DrainResponse\x12G\n\x06Health\x12\x1d.paretoserve.v1.HealthRequest\x1a\x1e.paretoserve.v1.HealthResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'paretoserve.v1.executor_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_LIFECYCLE']._serialized_start=1778
-  _globals['_LIFECYCLE']._serialized_end=1909
+  _globals['_LIFECYCLE']._serialized_start=1796
+  _globals['_LIFECYCLE']._serialized_end=1927
   _globals['_ATTACHREQUEST']._serialized_start=78
   _globals['_ATTACHREQUEST']._serialized_end=200
   _globals['_HELLO']._serialized_start=202
   _globals['_HELLO']._serialized_end=275
   _globals['_SUBMIT']._serialized_start=278
-  _globals['_SUBMIT']._serialized_end=464
-  _globals['_FRAME']._serialized_start=466
-  _globals['_FRAME']._serialized_end=526
-  _globals['_DELTA']._serialized_start=529
-  _globals['_DELTA']._serialized_end=663
-  _globals['_FINISH']._serialized_start=666
-  _globals['_FINISH']._serialized_end=920
-  _globals['_ABORTREQUEST']._serialized_start=922
-  _globals['_ABORTREQUEST']._serialized_end=956
-  _globals['_ABORTRESPONSE']._serialized_start=958
-  _globals['_ABORTRESPONSE']._serialized_end=973
-  _globals['_WATCHSTATEREQUEST']._serialized_start=975
-  _globals['_WATCHSTATEREQUEST']._serialized_end=1019
-  _globals['_EXECUTORSTATE']._serialized_start=1022
-  _globals['_EXECUTORSTATE']._serialized_end=1482
-  _globals['_DRAINREQUEST']._serialized_start=1484
-  _globals['_DRAINREQUEST']._serialized_end=1515
-  _globals['_DRAINRESPONSE']._serialized_start=1517
-  _globals['_DRAINRESPONSE']._serialized_end=1567
-  _globals['_HEALTHREQUEST']._serialized_start=1569
-  _globals['_HEALTHREQUEST']._serialized_end=1584
-  _globals['_HEALTHRESPONSE']._serialized_start=1587
-  _globals['_HEALTHRESPONSE']._serialized_end=1775
-  _globals['_EXECUTOR']._serialized_start=1912
-  _globals['_EXECUTOR']._serialized_end=2346
+  _globals['_SUBMIT']._serialized_end=482
+  _globals['_FRAME']._serialized_start=484
+  _globals['_FRAME']._serialized_end=544
+  _globals['_DELTA']._serialized_start=547
+  _globals['_DELTA']._serialized_end=681
+  _globals['_FINISH']._serialized_start=684
+  _globals['_FINISH']._serialized_end=938
+  _globals['_ABORTREQUEST']._serialized_start=940
+  _globals['_ABORTREQUEST']._serialized_end=974
+  _globals['_ABORTRESPONSE']._serialized_start=976
+  _globals['_ABORTRESPONSE']._serialized_end=991
+  _globals['_WATCHSTATEREQUEST']._serialized_start=993
+  _globals['_WATCHSTATEREQUEST']._serialized_end=1037
+  _globals['_EXECUTORSTATE']._serialized_start=1040
+  _globals['_EXECUTORSTATE']._serialized_end=1500
+  _globals['_DRAINREQUEST']._serialized_start=1502
+  _globals['_DRAINREQUEST']._serialized_end=1533
+  _globals['_DRAINRESPONSE']._serialized_start=1535
+  _globals['_DRAINRESPONSE']._serialized_end=1585
+  _globals['_HEALTHREQUEST']._serialized_start=1587
+  _globals['_HEALTHREQUEST']._serialized_end=1602
+  _globals['_HEALTHRESPONSE']._serialized_start=1605
+  _globals['_HEALTHRESPONSE']._serialized_end=1793
+  _globals['_EXECUTOR']._serialized_start=1930
+  _globals['_EXECUTOR']._serialized_end=2364
 # @@protoc_insertion_point(module_scope)

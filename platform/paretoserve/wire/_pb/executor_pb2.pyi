@@ -110,6 +110,7 @@ class Submit(_message.Message):
     TRACEPARENT_FIELD_NUMBER: _builtins.int
     TPOT_MS_FIELD_NUMBER: _builtins.int
     GUEST_FIELD_NUMBER: _builtins.int
+    REPLAYED_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     priority: _builtins.int
     """0..100, higher is more important"""
@@ -119,6 +120,8 @@ class Submit(_message.Message):
     """What it was promised; absent: nothing."""
     guest: _builtins.bool
     """a cheaper profile could have met its targets"""
+    replayed: _builtins.int
+    """How many of the last prompt tokens are output that it had from another executor."""
     @_builtins.property
     def prompt_token_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
     @_builtins.property
@@ -133,10 +136,11 @@ class Submit(_message.Message):
         traceparent: _builtins.str = ...,
         tpot_ms: _builtins.float | None = ...,
         guest: _builtins.bool = ...,
+        replayed: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_tpot_ms", b"_tpot_ms", "sampling", b"sampling", "tpot_ms", b"tpot_ms"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_tpot_ms", b"_tpot_ms", "guest", b"guest", "priority", b"priority", "prompt_token_ids", b"prompt_token_ids", "request_id", b"request_id", "sampling", b"sampling", "tpot_ms", b"tpot_ms", "traceparent", b"traceparent"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_tpot_ms", b"_tpot_ms", "guest", b"guest", "priority", b"priority", "prompt_token_ids", b"prompt_token_ids", "replayed", b"replayed", "request_id", b"request_id", "sampling", b"sampling", "tpot_ms", b"tpot_ms", "traceparent", b"traceparent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__tpot_ms: _TypeAlias = _typing.Literal["tpot_ms"]  # noqa: Y015
     _WhichOneofArgType__tpot_ms: _TypeAlias = _typing.Literal["_tpot_ms", b"_tpot_ms"]  # noqa: Y015

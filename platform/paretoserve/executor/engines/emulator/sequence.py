@@ -19,7 +19,10 @@ from paretoserve.executor.contract import (
 
 
 class Sequence:
-    """Tokens are a function of (seed, prompt, index) alone, whatever else runs and at what pace."""
+    """Tokens are a function of (seed, prompt, index) alone, whatever else runs and at what pace.
+
+    What is replayed belongs to the output: the tokens go on where it ends.
+    """
 
     __slots__ = (
         "_acceptance_length", "_natural_end", "_rng", "_start", "_stride", "_vocab", "aborted", "admitted",
@@ -53,8 +56,9 @@ class Sequence:
         self._stride = 1 + int.from_bytes(digest[8:], "big") % (vocab - 1)
         self._rng = random.Random(digest)  # noqa: S311 (pace and length, not secrets)
         drawn = 1 + int(self._rng.expovariate(1 / mean_tokens)) if mean_tokens > 1 else 1
-        self._natural_end = not sampling.ignore_eos and drawn <= sampling.max_tokens
-        self.last_index = drawn if self._natural_end else sampling.max_tokens
+        longest = request.replayed + sampling.max_tokens
+        self._natural_end = not sampling.ignore_eos and drawn <= longest
+        self.last_index = max(1, (drawn if self._natural_end else longest) - request.replayed)
 
     @property
     def prompt_tokens(self) -> int:
@@ -84,7 +88,9 @@ class Sequence:
         if first == 0:
             self.first_at = now
         start, stride, vocab = self._start, self._stride, self._vocab
-        tokens = tuple([(start + index * stride) % vocab for index in range(first, end)])
+        before = self.request.replayed
+        indices = range(before + first, before + end)
+        tokens = tuple([(start + index * stride) % vocab for index in indices])
         self.produced = end
         stop_ids = self.request.sampling.stop_token_ids
         if stop_ids and not set(tokens).isdisjoint(stop_ids):
@@ -141,5 +147,5 @@ class Sequence:
 
 def _digest(seed: int, request: GenerationRequest) -> bytes:
     digest = hashlib.blake2b(str(seed).encode() + b"/", digest_size=16)
-    digest.update(array("q", request.prompt_token_ids).tobytes())
+    digest.update(array("q", request.original_prompt).tobytes())
     return digest.digest()

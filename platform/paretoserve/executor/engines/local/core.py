@@ -84,11 +84,16 @@ class Core:
         """Queue a valid request. `arrived` is a time of `time.monotonic`."""
         seed = request.sampling.seed
         self._arrivals += 1
+        rng = random.Random(self._seeds.getrandbits(64) if seed is None else seed)  # noqa: S311
+        stop_rule = StopRule(request.sampling, self.config.eos_ids, self.decode)
+        for token in request.replayed_token_ids:
+            rng.random()  # each was drawn with one number
+            stop_rule.recall(token)
         sequence = Sequence(
             request=request,
             deliver=deliver,
-            rng=random.Random(self._seeds.getrandbits(64) if seed is None else seed),  # noqa: S311
-            stop_rule=StopRule(request.sampling, self.config.eos_ids, self.decode),
+            rng=rng,
+            stop_rule=stop_rule,
             arrived=arrived,
             order=self._arrivals,
         )
@@ -178,9 +183,11 @@ class Core:
         self.runner.seat(sequence)
         sampling = sequence.request.sampling
         if sampling.penalized:
-            sequence.penalties = Penalties(
-                sampling, sequence.tokens, self.config.vocab, self.runner.device
-            )
+            prompt = sequence.request.original_prompt
+            penalties = Penalties(sampling, prompt, self.config.vocab, self.runner.device)
+            for token in sequence.request.replayed_token_ids:
+                penalties.add(token)
+            sequence.penalties = penalties
         self._prompt_tokens += sequence.prompt_tokens
         self._cached_tokens += sequence.cached_tokens
 

@@ -47,7 +47,8 @@ class LocalEngine:
     sum in another order for another batch, which can tip a choice between two tokens that are
     equally likely to about six digits. Speculation does not change greedy output (to the same
     rounding) nor the distribution of sampled output, but a seed gives other tokens with it than
-    without.
+    without. So a replayed request goes on as if it had never been elsewhere when it is greedy, or
+    when neither engine speculates; else it goes on with the same distribution.
     """
 
     def __init__(self, profile: Profile, model: Model) -> None:

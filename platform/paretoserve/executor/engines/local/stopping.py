@@ -32,6 +32,11 @@ class StopRule:
         self._matcher = StopMatcher(sampling.stop) if sampling.stop else None
         self._decoder = StreamDecoder(decode) if self._matcher and decode else None
 
+    def recall(self, token_id: int) -> None:
+        """Take note of a token that another engine generated: a stop string may begin in it."""
+        if self._decoder and self._matcher:
+            self._matcher.push(self._decoder.push((token_id,)))
+
     def check(self, token_id: int) -> Stop | None:
         """The end that this token brings, or None."""
         self._left -= 1

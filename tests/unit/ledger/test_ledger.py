@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from paretoserve.domain.errors import QuotaExceeded
-from paretoserve.domain.tenant import Quota, Tenant
+from paretoserve.domain.tenant import Contract, Quota, Tenant
 from paretoserve.ledger.ledger import Ledger
 
 
@@ -72,6 +72,84 @@ def test_what_ran_without_a_bound_is_no_debt_under_a_later_one() -> None:
     ledger.reserve(tenant(), "unbounded", 1, now=0)
     ledger.settle("unbounded", 500)
     ledger.reserve(bounded, "next", 60, now=0)
+
+
+def contracted(
+    rate: float = 2.0, burst_s: float = 2.0, gpu_seconds_per_minute: float = 0.0
+) -> Tenant:
+    """A bucket of 4 GPU-seconds for tier `gold`, none for `silver`."""
+    contracts = {"gold": Contract(gpu_seconds_per_s=rate, burst_s=burst_s)}
+    who = tenant(max_in_flight=100, gpu_seconds_per_minute=gpu_seconds_per_minute)
+    return who.model_copy(update={"tiers": ("gold", "silver"), "contracts": contracts})
+
+
+def test_a_contract_covers_its_bucket_and_what_it_gains_since() -> None:
+    ledger, who = Ledger(), contracted()
+    assert ledger.covers(who, "gold", 4, now=0)
+    ledger.reserve(who, "a", 3, now=0, tier="gold")
+    assert ledger.covers(who, "gold", 1, now=0)
+    assert not ledger.covers(who, "gold", 1.5, now=0)
+    assert ledger.covers(who, "gold", 1.5, now=0.25)
+    assert not ledger.covers(who, "gold", 4, now=1)
+    assert ledger.covers(who, "gold", 4, now=1.5)
+
+
+def test_asking_what_is_covered_reserves_nothing() -> None:
+    ledger, who = Ledger(), contracted()
+    assert all(ledger.covers(who, "gold", 4, now=0) for _ in range(3))
+    assert ledger.in_flight("t") == 0
+
+
+def test_what_is_larger_than_the_bucket_is_covered_by_a_full_one_and_leaves_a_debt() -> None:
+    ledger, who = Ledger(), contracted()
+    assert ledger.covers(who, "gold", 1000, now=0)
+    ledger.reserve(who, "huge", 10, now=0, tier="gold")
+    assert not ledger.covers(who, "gold", 0.5, now=3)
+    assert ledger.covers(who, "gold", 0.5, now=3.25)
+    assert not ledger.covers(who, "gold", 1000, now=4.75)
+    assert ledger.covers(who, "gold", 1000, now=5)
+
+
+def test_what_a_contract_does_not_cover_uses_none_of_it_and_is_not_refused() -> None:
+    ledger, who = Ledger(), contracted()
+    ledger.reserve(who, "covered", 4, now=0, tier="gold")
+    ledger.reserve(who, "over it", 50, now=0)
+    ledger.reserve(who, "as silver", 50, now=0, tier="silver")
+    assert ledger.covers(who, "silver", 1e9, now=0)
+    assert ledger.covers(who, "gold", 4, now=2)
+
+
+def test_amending_and_settling_correct_quota_and_contract() -> None:
+    ledger, who = Ledger(), contracted(gpu_seconds_per_minute=60)
+    ledger.reserve(who, "moved", 1, now=0, tier="gold")
+    ledger.amend("moved", 5, now=0)
+    assert not ledger.covers(who, "gold", 0.5, now=0.5)
+    with pytest.raises(QuotaExceeded):
+        ledger.reserve(who, "next", 56, now=0)
+    ledger.settle("moved", 2)
+    ledger.amend("moved", 9, now=0.5)
+    assert ledger.covers(who, "gold", 2, now=0)
+    assert not ledger.covers(who, "gold", 2.5, now=0)
+    ledger.reserve(who, "next", 58, now=0)
+    assert ledger.spent("t") == 2
+
+
+def test_a_refused_request_draws_nothing_from_its_contract() -> None:
+    ledger, who = Ledger(), contracted(gpu_seconds_per_minute=1)
+    ledger.reserve(who, "first", 1, now=0)
+    with pytest.raises(QuotaExceeded):
+        ledger.reserve(who, "second", 1, now=0, tier="gold")
+    assert ledger.covers(who, "gold", 4, now=0)
+    assert ledger.in_flight("t") == 1
+
+
+def test_a_contract_that_was_changed_counts_from_then_on() -> None:
+    ledger = Ledger()
+    ledger.reserve(contracted(), "a", 4, now=0, tier="gold")
+    larger = contracted(rate=4, burst_s=4)
+    assert ledger.covers(larger, "gold", 2, now=1)
+    assert not ledger.covers(larger, "gold", 6, now=1.5)
+    assert ledger.covers(larger, "gold", 6, now=2)
 
 
 @given(st.lists(st.tuples(st.sampled_from("abcdef"), st.sampled_from("rsx"), st.floats(0, 100))))

@@ -153,7 +153,7 @@ class Modelled:
             self.times[name] = self.times[name]._replace(refused=True)
 
     def _note(self, events: list[Event]) -> None:
-        for at, name, ended in events:
+        for at, name, ended, *_ in events:
             self.times[name] = (
                 self.times[name]._replace(last=at) if ended else self.times[name]._replace(first=at)
             )

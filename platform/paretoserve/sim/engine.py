@@ -43,8 +43,7 @@ class ModelledEngine:
         limits, arguments = profile.limits, profile.engine_args
         self._limits, self._curve, self._slowdown = limits, profile.curve, slowdown
         self.kv_total = int(arguments.get("kv_tokens") or limits.max_batch * limits.context_tokens)
-        caching = self.kv_total if arguments.get("prefix_cache") else 0
-        self._prefixes = PrefixCache(caching // PREFIX_BLOCK_TOKENS)
+        self._caching = bool(arguments.get("prefix_cache"))
         self._paces: dict[int, float] = {}
         self._owners = owners
         self.fail(0.0)
@@ -97,8 +96,8 @@ class ModelledEngine:
         events: list[Event] = []
         if self._steps is None:
             self._plan()
-        while self._steps is not None and self._steps.end <= now:
-            self._complete(events)
+        while (steps := self._steps) is not None and steps.end <= now:
+            self._complete(steps, events)
             if self._at == now and events:
                 break  # what the events lead to at this very time joins before the next step
             self._plan()
@@ -107,18 +106,14 @@ class ModelledEngine:
     def produced(self, request_id: str, now: float) -> int:
         """Tokens that a sequence has had by `now`; 0 for one that is unknown or has ended."""
         sequence = self._known.get(request_id)
-        if sequence is None or sequence.step < 0:
-            return 0
-        return sequence.produced(self._step_at(now))
+        return sequence.produced(self._step_at(now)) if sequence else 0
 
-    def cached(self, request_id: str) -> int:
-        """Prompt tokens of a sequence that the prefix cache had; 0 for one that is unknown."""
-        sequence = self._known.get(request_id)
-        return sequence.cached if sequence else 0
-
-    def prefix_tokens(self, blocks: tuple[int, ...]) -> int:
-        """How many tokens of a prompt with these blocks the prefix cache holds now."""
-        return PREFIX_BLOCK_TOKENS * self._prefixes.known(blocks)
+    def progress(self, now: float) -> Iterator[tuple[str, int]]:
+        """The tokens that each sequence has had by `now`, of those that have had any."""
+        step = self._step_at(now)
+        for request_id, sequence in self._known.items():
+            if sequence.step >= 0:
+                yield request_id, sequence.produced(step)
 
     def load(self, now: float, owner: int | None = None) -> Share:
         """What it holds at `now`, of one router's or, without an owner, of all."""
@@ -146,7 +141,9 @@ class ModelledEngine:
         self._slowdown = slowdown
 
     def fail(self, now: float) -> None:
-        """Lose every sequence and the prefix cache's use of them; it is then as new."""
+        """Lose every sequence and the prefix cache; it is then as new."""
+        blocks = self.kv_total // PREFIX_BLOCK_TOKENS if self._caching else 0
+        self._prefixes = PrefixCache(blocks)
         self._known: dict[str, Sequence] = {}
         self._queue: list[tuple[int, int, Sequence]] = []
         self._prefilling: deque[Sequence] = deque()
@@ -251,11 +248,9 @@ class ModelledEngine:
             self._paces[batch] = pace
         return pace
 
-    def _complete(self, events: list[Event]) -> None:
+    def _complete(self, steps: Steps, events: list[Event]) -> None:
         """The run of steps is over: give it its effect."""
-        assert self._steps is not None
-        self._at, done = self._steps.end, self._steps.count
-        self._steps = None
+        self._at, self._steps, done = steps.end, None, steps.count
         self._step += done
         for sequence, tokens in self._takes:
             sequence.prompt_left -= done * tokens
@@ -281,10 +276,9 @@ class ModelledEngine:
             self._prefixes.remember(job.blocks)
             for load in self._loads(sequence):
                 load.begin(sequence)
-            yield Event(self._at, job.request_id, ended=False)
+            yield Event(self._at, job.request_id, False, 0, sequence.cached)
             if sequence.last_step == self._step:
-                self._release(sequence)
-                yield Event(self._at, job.request_id, ended=True)
+                yield self._ended(sequence)
             else:
                 self._arrivals += 1
                 heapq.heappush(self._ends, (sequence.last_step, self._arrivals, sequence))
@@ -293,8 +287,12 @@ class ModelledEngine:
         while self._ends and self._ends[0][0] <= self._step:
             sequence = heapq.heappop(self._ends)[2]
             if not sequence.aborted:
-                self._release(sequence)
-                yield Event(self._at, sequence.job.request_id, ended=True)
+                yield self._ended(sequence)
+
+    def _ended(self, sequence: Sequence) -> Event:
+        self._release(sequence)
+        steps = sequence.last_step - sequence.step
+        return Event(self._at, sequence.job.request_id, True, steps, sequence.cached)
 
     def _release(self, sequence: Sequence) -> None:
         del self._known[sequence.job.request_id]

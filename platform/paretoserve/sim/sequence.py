@@ -30,11 +30,17 @@ class Job(NamedTuple):
 
 
 class Event(NamedTuple):
-    """A stream's first token (`ended` False) or its last one. One of a single token has both."""
+    """A stream's first token (`ended` False) or its last one. One of a single token has both.
+
+    `steps` decoded it, as many as there were after its first token. `cached_tokens` of its prompt
+    came from the prefix cache.
+    """
 
     at: float
     request_id: str
     ended: bool
+    steps: int
+    cached_tokens: int
 
 
 class Sequence:

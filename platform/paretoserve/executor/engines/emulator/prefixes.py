@@ -16,15 +16,6 @@ class PrefixCache:
         self._capacity = capacity
         self._blocks: OrderedDict[int, None] = OrderedDict()
 
-    def known(self, blocks: Iterable[int]) -> int:
-        """How many of a prompt's leading blocks it holds. Counts as no use of them."""
-        count = 0
-        for block in blocks:
-            if block not in self._blocks:
-                break
-            count += 1
-        return count
-
     def lookup(self, blocks: Iterable[int]) -> int:
         """How many of a prompt's leading blocks it holds; they were used now."""
         count = 0

@@ -14,7 +14,7 @@ from paretoserve.domain.errors import Evicted, ParetoserveError, ReplicaLost
 from paretoserve.domain.profile import Coalesce
 from paretoserve.executor import codec
 from paretoserve.executor.contract import GenerationRequest
-from paretoserve.executor.streams import ChunkStream
+from paretoserve.executor.streams import Sink
 from paretoserve.executor.transport import CHANNEL_OPTIONS
 from paretoserve.wire._pb import executor_pb2 as pb
 from paretoserve.wire._pb import executor_pb2_grpc as rpc
@@ -42,7 +42,7 @@ class Connection:
     state_interval_ms: int
     on_state: Callable[[pb.ExecutorState], None]
     attached: bool = False
-    _streams: dict[str, ChunkStream] = field(default_factory=dict)
+    _sinks: dict[str, Sink] = field(default_factory=dict)
     _outbox: asyncio.Queue[pb.AttachRequest | None] = field(default_factory=asyncio.Queue)
     _nonce: str = field(default_factory=lambda: secrets.token_hex(3))
     _numbers: itertools.count[int] = field(default_factory=itertools.count)
@@ -65,25 +65,31 @@ class Connection:
         finally:
             self.attached = False
             self._outbox.put_nowait(None)  # gRPC forgets the task that waits for the next message
-            for stream in self._streams.values():
-                stream.fail(over)
+            sinks, self._sinks = self._sinks, {}
+            for sink in sinks.values():
+                sink.fail(over)
 
-    def submit(self, request: GenerationRequest, traceparent: str) -> ChunkStream:
-        """Send a request; its output comes in the stream returned. Raises InvalidRequest.
+    def submit(self, request: GenerationRequest, traceparent: str, sink: Sink) -> str:
+        """Send a request whose output goes to `sink`; returns its id on the wire.
 
-        On the wire its id gets a suffix, so that it clashes with no other gateway's and with
-        none of an earlier try that the executor is still aborting.
+        That has a suffix, so that it clashes with no other gateway's and with none of an earlier
+        try that the executor is still aborting. Raises InvalidRequest.
         """
         wire_id = f"{request.request_id[:_ID_CHARS]}~{self._nonce}{next(self._numbers)}"
         message = codec.submit_to_proto(replace(request, request_id=wire_id), traceparent)
-        stream = self._streams[wire_id] = ChunkStream(wire_id)
+        self._sinks[wire_id] = sink
         self._outbox.put_nowait(pb.AttachRequest(submit=message))
-        return stream
+        return wire_id
 
-    def drop(self, stream: ChunkStream) -> None:
-        """Forget a stream whose reader is gone; abort its request unless it has ended."""
-        if self._streams.pop(stream.request_id, None) is not None and self.attached:
-            self._outbox.put_nowait(pb.AttachRequest(abort=stream.request_id))
+    def abort(self, wire_id: str) -> None:
+        """End a request unless it has ended; its sink still gets what comes until its finish."""
+        if wire_id in self._sinks and self.attached:
+            self._outbox.put_nowait(pb.AttachRequest(abort=wire_id))
+
+    def drop(self, wire_id: str) -> None:
+        """The same, and its sink gets no more."""
+        self.abort(wire_id)
+        self._sinks.pop(wire_id, None)
 
     async def _serve(self, stub: rpc.ExecutorAsyncStub) -> None:
         attach = stub.Attach(self._outgoing())
@@ -126,17 +132,17 @@ class Connection:
         raise Detached(ReplicaLost("the executor ended the connection"))
 
     def _route(self, delta: pb.Delta) -> None:
-        """To its reader; output of a request that was dropped goes nowhere."""
-        stream = self._streams.get(delta.request_id)
-        if stream is None:
+        """To its sink; output of a request that was dropped goes nowhere."""
+        ended = delta.HasField("finish")
+        sinks, wire_id = self._sinks, delta.request_id
+        sink = sinks.pop(wire_id, None) if ended else sinks.get(wire_id)
+        if sink is None:
             return
         error = codec.error_from_delta(delta)
         if error is None:
-            stream.put(codec.chunk_from_delta(delta))
+            sink.put(codec.chunk_from_delta(delta))
         else:
-            stream.put_last(codec.chunk_from_delta(delta), error)
-        if delta.HasField("finish"):
-            del self._streams[delta.request_id]
+            sink.put_last(codec.chunk_from_delta(delta), error)
 
 
 def _why(error: ParetoserveError) -> ParetoserveError:

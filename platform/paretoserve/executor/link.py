@@ -14,7 +14,7 @@ import logging
 import random
 import time
 from collections.abc import AsyncGenerator, Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from paretoserve.domain.errors import ReplicaLost, Unavailable
 from paretoserve.domain.profile import Coalesce
@@ -22,6 +22,7 @@ from paretoserve.domain.replica import Health, ReplicaState
 from paretoserve.executor import codec
 from paretoserve.executor.connection import Connection, Detached
 from paretoserve.executor.contract import Chunk, GenerationRequest
+from paretoserve.executor.streams import ChunkStream, Sink
 from paretoserve.wire._pb import executor_pb2 as pb
 
 logger = logging.getLogger(__name__)
@@ -33,6 +34,22 @@ BACKOFF_CAP_S = 2.0
 
 OnState = Callable[[ReplicaState], None]
 """Receives each reading of the replica, LOST ones included. Called on the link's event loop."""
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """A request that was sent to an executor."""
+
+    _connection: Connection
+    _wire_id: str
+
+    def abort(self) -> None:
+        """End it soon; its sink still gets what comes until the finish. Idempotent."""
+        self._connection.abort(self._wire_id)
+
+    def drop(self) -> None:
+        """End it soon; its sink gets no more. Idempotent."""
+        self._connection.drop(self._wire_id)
 
 
 class ExecutorLink:
@@ -96,24 +113,43 @@ class ExecutorLink:
         number of tokens yielded when the connection broke, SlowReader or Evicted when the
         executor stopped it, EngineError when the engine failed on it.
         """
-        connection = self._connection
-        if connection is None or not connection.attached or self._state.health is Health.LOST:
-            raise Unavailable(f"no connection to replica {self._state.replica_id}")
-        stream = connection.submit(request, traceparent)
+        stream = ChunkStream(request.request_id)
+        submission = self.submit(request, stream, traceparent=traceparent)
         delivered = 0
         try:
             while True:
-                chunk = replace(await stream.next(), request_id=request.request_id)
+                chunk = await stream.next()
                 delivered += len(chunk.token_ids)
                 yield chunk
                 if chunk.finish is not None:
                     return
         except ReplicaLost as lost:
-            # What gRPC says of it names addresses: that is for the log, not for clients.
-            message = f"replica {self._state.replica_id} was lost after {delivered} tokens"
-            raise ReplicaLost(message, delivered=delivered) from lost
+            raise self.lost(delivered) from lost
         finally:
-            connection.drop(stream)
+            submission.drop()
+
+    def submit(
+        self, request: GenerationRequest, sink: Sink, *, traceparent: str = ""
+    ) -> Submission:
+        """Run a request whose output is pushed to `sink` as it comes, never before this returns.
+
+        Chunks carry the id that the request has on the wire. A request that was not taken ends in
+        `put_last`, one whose connection broke in `fail`; with which errors, `generate` says.
+
+        Raises Unavailable when there is no connection, InvalidRequest for what cannot be sent.
+        """
+        connection = self._connection
+        if connection is None or not connection.attached or self._state.health is Health.LOST:
+            raise Unavailable(f"no connection to replica {self._state.replica_id}")
+        return Submission(connection, connection.submit(request, traceparent, sink))
+
+    def lost(self, delivered: int) -> ReplicaLost:
+        """What to tell a client of a broken connection.
+
+        What gRPC says of it names addresses: that is for the log.
+        """
+        message = f"replica {self._state.replica_id} was lost after {delivered} tokens"
+        return ReplicaLost(message, delivered=delivered)
 
     async def _stay_connected(self) -> None:
         while True:

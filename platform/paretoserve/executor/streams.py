@@ -5,9 +5,23 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import replace
+from typing import Protocol
 
 from paretoserve.executor.contract import Chunk, Engine, GenerationRequest
 from paretoserve.executor.unread import Unread
+
+
+class Sink(Protocol):
+    """Takes the output of one request as it comes. Must neither block nor raise."""
+
+    def put(self, chunk: Chunk) -> None:
+        """More output; the last of it has `finish`."""
+
+    def put_last(self, chunk: Chunk, error: Exception) -> None:
+        """The last output of a request that ended in `error`; `finish` is set."""
+
+    def fail(self, error: Exception) -> None:
+        """There will be no more, and no finish."""
 
 
 class ChunkStream:

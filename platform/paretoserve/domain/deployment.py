@@ -35,6 +35,7 @@ class Deployment(Document):
             _known(f"profile {profile.name}", "model", (profile.model,), models)
         for tier in self.tiers:
             _known(f"tier {tier.name}", "profile", tier.profiles, profiles)
+            _known(f"tier {tier.name}", "tier", filter(None, (tier.fallback,)), tiers)
         for tenant in self.tenants:
             _known(f"tenant {tenant.name}", "tier", tenant.tiers, tiers)
         return self

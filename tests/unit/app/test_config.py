@@ -50,6 +50,18 @@ def test_the_local_deployment_is_valid_and_finds_its_model() -> None:
         ("profiles/min-latency.yaml", "batch: 4", "batch: 1", "batches must rise"),
         ("tiers/premium.yaml", "[min-latency", "[min-latncy", "profile 'min-latncy', which is not"),
         ("tenants/acme.yaml", "tiers: [", "tiers: [gold, ", "tier 'gold', which is not defined"),
+        (
+            "tiers/premium.yaml",
+            "name: premium",
+            "name: premium\nfallback: gold",
+            "tier 'gold', which is not defined",
+        ),
+        (
+            "tenants/acme.yaml",
+            "quota:",
+            "contracts: {batch: {gpu_seconds_per_s: 1}}\nquota:",
+            "has not bought",
+        ),
         ("policy.yaml", "version: local-1", "", "version: missing"),
         ("policy.yaml", "version: local-1", "version: [", "policy.yaml: not valid YAML"),
         ("tiers/premium.yaml", "priority: 90", "name: twice", "key 'name' is written twice"),

@@ -11,7 +11,7 @@ import math
 from collections import Counter
 from dataclasses import dataclass, field, replace
 
-from paretoserve.domain.replica import Health, ReplicaState, Snapshot
+from paretoserve.domain.replica import NO_SHARE, Health, ReplicaState, Share, Snapshot
 from paretoserve.domain.ticket import Ticket
 
 RATE_WINDOW_S = 1.0
@@ -177,6 +177,14 @@ class Fleet:
         """How many requests this router holds on a replica."""
         replica = self._replicas.get(replica_id)
         return len(replica.own) if replica else 0
+
+    def share(self, replica_id: str) -> Share:
+        """What this router has on a replica: of a report that comes just now, its own part."""
+        replica = self._replicas.get(replica_id)
+        if replica is None:
+            return NO_SHARE
+        begun, tokens = replica.begun, replica.waiting_tokens
+        return Share(begun, len(replica.own) - begun, tokens, replica.kv_tokens)
 
     def held(self, replica_id: str) -> int:
         """How many requests a replica has, other routers' included; 0 for one that is unknown."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from paretoserve.domain.decision import Decision, Outcome
 from paretoserve.domain.errors import ParetoserveError, QuotaExceeded, Saturated
 from paretoserve.domain.profile import Profile
-from paretoserve.domain.replica import ReplicaState, Snapshot
+from paretoserve.domain.replica import ReplicaState, Share, Snapshot
 from paretoserve.domain.request import Request
 from paretoserve.domain.tenant import Tenant
 from paretoserve.domain.ticket import Ticket
@@ -212,8 +212,12 @@ class Router:
         stream = self._streams.get(request_id)
         return stream.gpu_seconds if stream is not None else 0.0
 
+    def share(self, replica_id: str) -> Share:
+        """What it has on a replica now, the `own` of a report that comes just now."""
+        return self._fleet.share(replica_id)
+
     def observe(self, state: ReplicaState) -> None:
-        """Take a replica's own report."""
+        """Take a replica's own report; `state.own` says what of it this router has sent."""
         self._fleet.observe(state)
         if state.kv_total_tokens:
             self._experience.prefixes.set_capacity(state.replica_id, state.kv_total_tokens)

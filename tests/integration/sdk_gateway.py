@@ -8,11 +8,12 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
+from tests.support.decided import decided, prediction
+
 from paretoserve.domain.completion import FinishReason
 from paretoserve.domain.conversation import ModelInfo, TextDelta, TokenText, TopToken
 from paretoserve.domain.decision import Candidate, Decision, Outcome, Verdict
 from paretoserve.domain.errors import Unauthenticated
-from paretoserve.domain.prediction import Prediction
 from paretoserve.domain.usage import Acceptance, Timing, Usage
 from paretoserve.gateway.calls import Call, Completed, Event, Started
 from paretoserve.gateway.grpc_server import GrpcServer
@@ -20,20 +21,13 @@ from paretoserve.gateway.grpc_server import GrpcServer
 KEY = "sk-local-acme"
 
 CHOSEN = Candidate(
-    "min-latency", "ml-0", Verdict.CHOSEN, "in time", Prediction(0, 48, 3.1, 0.4), (("wait_ms", 0),)
+    "min-latency", "ml-0", Verdict.CHOSEN, "in time", prediction(48, 3.1), (("wait_ms", 0),)
 )
 FULL = Candidate(
-    "max-throughput", "mt-0", Verdict.LATE_TPOT, "TPOT 14.0 ms > 5 ms", Prediction(2, 90, 14, 0.1)
+    "max-throughput", "mt-0", Verdict.LATE_TPOT, "TPOT 14.0 ms > 5 ms", prediction(90, 14)
 )
-DECISION = Decision(
-    request_id="r",
-    policy_version="7",
-    outcome=Outcome.PREFERRED,
-    reason="min-latency is preferred by tier premium and is in time",
-    ttft_target_ms=300,
-    tpot_target_ms=5,
-    candidates=(CHOSEN, FULL),
-    chosen=CHOSEN,
+DECISION = decided(
+    Outcome.PLACED, CHOSEN, FULL, reason="min-latency is the cheapest that is in time"
 )
 WORDS = ("Once", " upon", " a", " time", ".")
 COMPLETED = Completed(

@@ -66,7 +66,7 @@ async def test_a_stream(inference: Any) -> None:
 
 async def test_explain_runs_and_reserves_nothing(inference: Any, gateway: LiveGateway) -> None:
     decision = await inference.Explain(_request(), metadata=METADATA)
-    assert (decision.outcome, decision.chosen.profile) == ("preferred", "min-latency")
+    assert (decision.outcome, decision.chosen.profile) == ("placed", "min-latency")
     rejected = await inference.Explain(_request(service_tier="impossible"), metadata=METADATA)
     assert (rejected.outcome, rejected.HasField("chosen")) == ("rejected", False)
     assert all(e.stats().generated_tokens_total == 0 for e in gateway.engines.values())

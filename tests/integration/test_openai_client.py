@@ -48,7 +48,7 @@ async def test_chat(client: openai.AsyncOpenAI) -> None:
     assert completion.usage.prompt_tokens > 5
     assert (completion.model, completion.service_tier) == ("scribe", "priority")
     assert raw.headers["x-paretoserve-profile"] == completion.system_fingerprint == "min-latency"
-    assert "policy=test-1" in raw.headers["x-paretoserve-decision"]
+    assert 'policy="test-1"' in raw.headers["x-paretoserve-decision"]
 
 
 async def test_chat_streamed_with_usage(client: openai.AsyncOpenAI) -> None:

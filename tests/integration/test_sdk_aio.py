@@ -163,7 +163,7 @@ async def test_another_task_may_close_the_stream(
 async def test_explain_models_and_a_bad_key(
     client: sdk.AsyncClient, gateway: tuple[str, ScriptedServing]
 ) -> None:
-    assert (await client.explain("Once", model="scribe")).outcome is sdk.Outcome.PREFERRED
+    assert (await client.explain("Once", model="scribe")).outcome is sdk.Outcome.PLACED
     (model,) = await client.list_models()
     assert model.name == "scribe"
     async with sdk.AsyncClient(gateway[0], api_key="sk-wrong") as stranger:

@@ -70,7 +70,7 @@ def test_every_option_reaches_the_gateway(client: sdk.Client, serving: ScriptedS
         model="scribe", tier="premium", max_tokens=7, temperature=0.5, top_p=0.9, top_k=3, seed=11,
         stop="END", stop_token_ids=[2], ignore_eos=True, presence_penalty=0.1,
         frequency_penalty=0.2, repetition_penalty=1.1, logprobs=2, session_id="s1",
-        request_id="my-request", ttft_ms=250, tpot_ms=4.5, timeout_s=9,
+        request_id="my-request", ttft_ms=250, tpot_ms=4.5, e2e_ms=900, timeout_s=9,
     )  # fmt: skip
     call = serving.calls[0]
     assert [(turn.role, turn.content) for turn in call.input] == [
@@ -86,6 +86,7 @@ def test_every_option_reaches_the_gateway(client: sdk.Client, serving: ScriptedS
     assert sampling.repetition_penalty == 1.1
     assert (call.model, call.service_tier, call.session_id) == ("scribe", "premium", "s1")
     assert (call.request_id, call.ttft_ms, call.tpot_ms) == ("my-request", 250, 4.5)
+    assert call.e2e_ms == 900
     assert call.deadline is not None
     assert 0 < call.deadline - time.monotonic() < 9.5, "gRPC rounds a deadline up"
 
@@ -241,15 +242,15 @@ def test_explain_shows_every_candidate(client: sdk.Client) -> None:
     decision = client.explain("Once", model="scribe", tier="premium", request_id="why")
     assert decision.request_id == "why"
     text = str(decision)
-    assert "-> min-latency" in text
+    assert "->  ml-0" in text
     assert "in time" in text
-    assert "14.00!" in text, "the prediction that misses its target is marked"
+    assert "TPOT -180%" in text, "by how much the other profile would miss its target"
     assert "TTFT 300 ms, TPOT 5 ms" in text
 
 
 def test_explain_is_tried_again(client: sdk.Client, serving: ScriptedServing) -> None:
     serving.script = unavailable_until(2)
-    assert client.explain("Once", model="scribe").outcome is sdk.Outcome.PREFERRED
+    assert client.explain("Once", model="scribe").outcome is sdk.Outcome.PLACED
     assert len(serving.calls) == 2
 
 

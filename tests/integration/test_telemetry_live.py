@@ -184,7 +184,7 @@ async def test_metrics_add_up(observed: Observed) -> None:
     assert total("paretoserve_tokens_total", type="output") == outputs
     assert total("gen_ai_server_time_to_first_token_seconds_count") == 4
     assert total("gen_ai_server_request_duration_seconds_count") == 6
-    assert total("paretoserve_attainment_total", target="both") == 4
+    assert total("paretoserve_attainment_total", target="all") == 4
     charged = sum(answer.gpu_seconds for answer in answers)
     assert total("paretoserve_gpu_seconds_total", tenant="acme") == pytest.approx(charged)
     assert total("paretoserve_replica_state", state="serving") == 2

@@ -28,8 +28,8 @@ _IF: Mapping[Verdict, str] = {
     Verdict.CROWDS: "if that slowed down nobody there below a promise",
     Verdict.FULL: "if one of its replicas had room",
     Verdict.FORBIDDEN: "if no rule forbade it",
-    Verdict.CONTEXT_TOO_SMALL: "if the request were shorter",
-    Verdict.NOT_CAPABLE: "if the request asked for less",
+    Verdict.CONTEXT_TOO_SMALL: "not for this request",
+    Verdict.NOT_CAPABLE: "not for this request",
     Verdict.NOT_SERVING: "if one of its replicas were serving",
     Verdict.FAILED_BEFORE: "if its replica had not failed this request",
     Verdict.NO_REPLICA: "if it had a replica",
@@ -73,17 +73,22 @@ def by_profile(decision: Decision) -> dict[str, list[Candidate]]:
 def changes(decision: Decision) -> Iterator[str]:
     """For the next cheaper profile than the chosen one, what would have to change for it to be
     chosen; where nothing was chosen, for every profile.
+
+    A profile that is too slow for the targets has no price, and might be cheaper than the chosen
+    one for looser targets.
     """
     nearest = [group[0] for group in by_profile(decision).values()]
-    if decision.chosen is not None:
-        price = decision.chosen.price
-        cheaper = [candidate for candidate in nearest if candidate.price < price]
-        nearest = [max(cheaper, key=lambda c: c.price)] if cheaper else []
+    chosen = decision.chosen
+    if chosen is not None:
+        unpriced = [c for c in nearest if c.price == math.inf and c.profile != chosen.profile]
+        cheaper = [c for c in nearest if c.price < chosen.price]
+        nearest = [max(cheaper, key=lambda c: c.price)] if cheaper else unpriced
         if not nearest:
             yield "no other profile of the tier is"
     for candidate in nearest:
-        price_of = f"{candidate.profile} at {candidate.price:.4g} GPU-s"
-        yield f"{price_of if candidate.price < math.inf else candidate.profile} {_if(decision, candidate)}"
+        price = f" at {candidate.price:.4g} GPU-s" if candidate.price < math.inf else ""
+        perhaps = " perhaps," if chosen is not None and not price else ""
+        yield f"{candidate.profile}{price}{perhaps} {_if(decision, candidate)}"
 
 
 def milliseconds(value: float) -> str:
@@ -98,18 +103,18 @@ def _if(decision: Decision, candidate: Candidate) -> str:
     if it is so itself; else the median is enough.
     """
     if candidate.verdict not in _LATE or candidate.prediction is None:
-        return f"{_IF[candidate.verdict]}: {candidate.detail}"
+        return f"{_IF.get(candidate.verdict, 'if it were in time')}: {candidate.detail}"
     confident = decision.rule == "confident"
     needed = [
         (figure, figure.high if confident else figure.median)
         for figure in figures(candidate.prediction, decision.targets)
     ]
     targets = " and ".join(
-        f"a {figure.name} target of {_enough(value)} ms instead of {milliseconds(figure.target)}"
+        f"{figure.name} {_enough(value)} ms instead of {figure.target:g}"
         for figure, value in needed
         if value > figure.target
     )
-    return f"with {targets}" if targets else f"at the median: {candidate.detail}"
+    return f"with targets of {targets}" if targets else f"at the median: {candidate.detail}"
 
 
 def _enough(value: float) -> str:

@@ -12,7 +12,8 @@ from paretoserve.sdk._change import Figure, by_profile, changes, figures, millis
 MANY = 16
 """With more candidates than that, only the best of each profile are shown."""
 BEST = 3
-_LEFT = ("", "replica", "verdict", "why")
+_CHOSEN, _INDENT = "  ->", "    "
+_LEFT = (_INDENT, "replica", "verdict", "why")
 
 
 def decision_table(decision: Decision, *, every_replica: bool = False) -> str:
@@ -47,19 +48,19 @@ def _summary(decision: Decision) -> Iterator[tuple[str, str]]:
     if decision.chosen is not None:
         yield "price", _price(decision.chosen.price)
     for line in changes(decision):
-        yield "cheaper" if decision.chosen else "or with", line
+        yield "cheaper" if decision.chosen else "possible", line
 
 
 def _promised(decision: Decision) -> str:
     return ", ".join(
-        f"{figure.name} {milliseconds(figure.target)} ms"
+        f"{figure.name} {figure.target:g} ms"
         for figure in figures(None, decision.targets)
         if figure.target < math.inf
     )
 
 
 def _price(price: float) -> str:
-    return f"{price:.4g} GPU-s" if price < math.inf else "none: too slow even when idle"
+    return f"{price:.4g} GPU-s" if price < math.inf else "none (too slow even when idle)"
 
 
 def _board(decision: Decision, few: bool) -> Iterator[str]:
@@ -67,17 +68,17 @@ def _board(decision: Decision, few: bool) -> Iterator[str]:
     groups = by_profile(decision)
     shown = {name: group[:BEST] if few else group for name, group in groups.items()}
     shown_figures = [f.name for f in figures(None, decision.targets) if _shown(f.name, f.target)]
-    headings = ("", "replica", "verdict", "wait", *shown_figures, "margin", "GPU-s", "why")
+    headings = (_INDENT, "replica", "verdict", "wait", *shown_figures, "margin", "GPU-s", "why")
     rows = [_row(decision, candidate) for group in shown.values() for candidate in group]
     lines = iter(_aligned(headings, [headings, _promised_row(decision), *rows]))
     yield next(lines)
     yield next(lines)
     for name, group in shown.items():
-        yield f"{name}: {_price(group[0].price)}"
+        yield f"{name}, price {_price(group[0].price)}"
         yield from (next(lines) for _ in group)
         if rest := groups[name][len(group) :]:
             counts = Counter(candidate.verdict for candidate in rest).most_common()
-            yield f"    and {len(rest)} more: {', '.join(f'{n} {verdict}' for verdict, n in counts)}"
+            yield f"{_INDENT}and {len(rest)} more: {', '.join(f'{n} {verdict}' for verdict, n in counts)}"
 
 
 def _shown(name: str, target: float) -> bool:
@@ -86,7 +87,7 @@ def _shown(name: str, target: float) -> bool:
 
 def _promised_row(decision: Decision) -> tuple[str, ...]:
     cells = (
-        milliseconds(figure.target) if figure.target < math.inf else "-"
+        f"{figure.target:g}" if figure.target < math.inf else "-"
         for figure in figures(None, decision.targets)
         if _shown(figure.name, figure.target)
     )
@@ -102,7 +103,7 @@ def _row(decision: Decision, candidate: Candidate) -> tuple[str, ...]:
     cells = (f"{milliseconds(f.median)}..{milliseconds(f.high)}" for f in found)
     promised = [f for f in found if f.target < math.inf]
     return (
-        "->" if candidate.verdict is Verdict.CHOSEN else "",
+        _CHOSEN if candidate.verdict is Verdict.CHOSEN else "",
         candidate.replica_id or "-",
         candidate.verdict,
         wait,

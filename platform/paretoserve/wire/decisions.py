@@ -99,6 +99,7 @@ def _candidate_to_proto(candidate: Candidate) -> pb.Candidate:
         prediction=None if prediction is None else pb.Prediction(**prediction._asdict()),
         scores=[pb.Score(scorer=scorer, value=value) for scorer, value in candidate.scores],
         price=candidate.price,
+        guest=candidate.guest,
     )
 
 
@@ -113,6 +114,7 @@ def _candidate_from_proto(message: pb.Candidate) -> Candidate:
         else None,
         scores=tuple((score.scorer, score.value) for score in message.scores),
         price=message.price,
+        guest=message.guest,
     )
 
 
@@ -137,6 +139,7 @@ def _candidate_to_dict(candidate: Candidate) -> dict[str, Any]:
         "verdict": str(candidate.verdict),
         "detail": candidate.detail,
         "price": _finite(candidate.price),
+        "guest": candidate.guest,
         "prediction": None
         if prediction is None
         else {name: _finite(value) for name, value in prediction._asdict().items()},

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
 from rich.console import Console
+from tests.support.decided import decided, prediction
 
 from paretoserve.app.config import load_deployment
 from paretoserve.app.demo import analysis, decisions, machine, picture, report
-from paretoserve.app.demo.board import Board, Targets
+from paretoserve.app.demo.board import Board
 from paretoserve.app.demo.decisions import instructive
 from paretoserve.app.demo.documents import write_deployment
 from paretoserve.app.demo.plan import Client, Plan, read_plan
@@ -22,8 +24,9 @@ from paretoserve.app.demo.sweep import Measured, Sample
 from paretoserve.app.demo.watch import StateSample
 from paretoserve.app.demo.workload import Job, Pace
 from paretoserve.domain.decision import Candidate, Outcome, Verdict
-from paretoserve.domain.prediction import Prediction
 from paretoserve.domain.profile import CurvePoint, LatencyCurve
+from paretoserve.domain.targets import Targets
+from paretoserve.domain.tier import Tier
 from paretoserve.sdk import Decision
 
 LOCAL = Path(__file__).parents[3] / "deployments/local"
@@ -35,16 +38,16 @@ FAST, BASE = "min-latency", "max-throughput"
 
 
 def candidate(profile: str, verdict: Verdict, tpot_ms: float = 2.0) -> Candidate:
-    return Candidate(profile, f"{profile}-0", verdict, "why", Prediction(0, 10, tpot_ms, 0.1))
+    return Candidate(profile, f"{profile}-0", verdict, "why", prediction(10, tpot_ms))
 
 
 def decision(outcome: Outcome, *candidates: Candidate, tier: str = "premium") -> Decision:
-    chosen = next((c for c in candidates if c.verdict is Verdict.CHOSEN), None)
-    return Decision("r", "local-1", outcome, "because", 300, 5, candidates, chosen, None, tier)
+    made = decided(outcome, *candidates, tier=tier)
+    return Decision(**{each.name: getattr(made, each.name) for each in fields(made)})
 
 
-PREFERRED = decision(
-    Outcome.PREFERRED, candidate(FAST, Verdict.CHOSEN), candidate(BASE, Verdict.LATE_TPOT, 9.0)
+PLACED = decision(
+    Outcome.PLACED, candidate(FAST, Verdict.CHOSEN), candidate(BASE, Verdict.LATE_TPOT, 9.0)
 )
 SPILLED = decision(
     Outcome.SPILLED, candidate(FAST, Verdict.FULL, 4.0), candidate(BASE, Verdict.CHOSEN, 3.0)
@@ -62,7 +65,7 @@ def record(
     ttft_ms: float | None = 50.0,
     tpot_ms: float = 2.0,
     tokens: int = 11,
-    decided: Decision | None = PREFERRED,
+    decided: Decision | None = PLACED,
     number: int = 0,
 ) -> Record:
     client: Client = CLIENTS[tier]
@@ -142,7 +145,7 @@ def test_tiers_count_every_request_and_attainment_counts_rejected_ones_as_missed
     figures = analysis.replay_figures(PLAN, DEPLOYMENT, replayed(records))
     tier = {row["tier"]: row for row in figures["tiers"]}["premium"]
     assert (tier["requests"], tier["done"], tier["rejected"], tier["failed"]) == (4, 3, 1, 0)
-    assert (tier["preferred"], tier["spilled"], tier["degraded"]) == (2, 1, 0)
+    assert (tier["placed"], tier["spilled"], tier["degraded"]) == (2, 1, 0)
     assert tier["profiles"] == [
         {"profile": BASE, "requests": 1},
         {"profile": FAST, "requests": 2},
@@ -172,6 +175,15 @@ def test_profiles_report_speed_batch_and_the_busiest_second() -> None:
     assert (profile["acceptance_length"], profile["batch_mean"]) == (2.0, 2.0)
 
 
+def test_a_tier_may_promise_the_whole_answer_only() -> None:
+    by_e2e = Tier(name="premium", e2e_ms=70, profiles=(FAST,))
+    assert analysis.met_target(record(), by_e2e)
+    assert not analysis.met_target(record(tpot_ms=2.1), by_e2e)
+    board = Board({"premium": by_e2e.targets}, (FAST,), expected=1)
+    board.take(record(), 5)
+    assert board.tier_rows()[0][8] == "-"
+
+
 def test_goals_say_as_measured_whether_they_were_met() -> None:
     first, second = analysis.goal_figures(PLAN, measured())
     assert (first["measured"], first["met"]) == (pytest.approx(1.5), True)
@@ -199,14 +211,14 @@ def test_the_counterfactual_is_what_the_decisions_predicted_for_the_other_profil
 def test_the_three_decisions_show_each_kind_that_occurred() -> None:
     shown = instructive([record(), rejected(), record(profile=BASE, decided=SPILLED)])
     assert [one.decision.outcome for one in shown] == [
-        Outcome.PREFERRED,
+        Outcome.PLACED,
         Outcome.SPILLED,
         Outcome.REJECTED,
     ]
 
 
 def test_without_spills_other_tiers_and_the_hardest_choices_are_shown() -> None:
-    easy = decision(Outcome.PREFERRED, candidate(BASE, Verdict.CHOSEN), tier="standard")
+    easy = decision(Outcome.PLACED, candidate(BASE, Verdict.CHOSEN), tier="standard")
     records = [
         record(number=1),
         record("standard", decided=easy, number=2),
@@ -224,7 +236,7 @@ def test_fewer_requests_than_decisions_to_show(count: int) -> None:
 
 def test_decisions_as_text_have_targets_candidates_and_reasons() -> None:
     text = decisions.render(instructive([record(), rejected(after=True)]))
-    assert "1. Preferred: acme (premium) asks for 11 tokens" in text
+    assert "1. Placed: acme (premium) asks for 11 tokens" in text
     assert "late_tpot" in text
     assert "TPOT 5 ms" in text
     assert "what `explain` said right after the rejection" in text

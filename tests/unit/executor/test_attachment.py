@@ -174,7 +174,7 @@ async def test_closing_aborts_what_runs_and_the_host_forgets_it_when_it_ends() -
         it.engine.step(a="end")
         it.attachment.close()
         assert it.engine.aborted == ["b"]
-        assert it.host._live == {"b"}
+        assert it.host._live.request_ids == ["b"]
         it.engine.step(b="end")
         assert not it.host._live
 

@@ -6,15 +6,17 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from dataclasses import replace
 
 import uvicorn
 from starlette.types import ASGIApp
+from tests.support.decided import decided, prediction
 
 from paretoserve.domain.completion import FinishReason
 from paretoserve.domain.conversation import ModelInfo, TextDelta, TokenText, TopToken
 from paretoserve.domain.decision import Candidate, Decision, Outcome, Verdict
 from paretoserve.domain.errors import ModelNotFound, Unauthenticated
-from paretoserve.domain.prediction import Prediction
+from paretoserve.domain.targets import Targets
 from paretoserve.domain.usage import Acceptance, Timing, Usage
 from paretoserve.gateway.calls import Call, Completed, Event, Started
 
@@ -22,9 +24,11 @@ KEY = "key-of-acme"
 AUTH = {"authorization": f"Bearer {KEY}"}
 MODEL = ModelInfo("scribe", 2048, ("min-latency", "max-throughput"), ("premium",))
 
-_CHOSEN = Candidate("min-latency", "r1", Verdict.CHOSEN, "fits", Prediction(0.0, 21.5, 4.25, 0.1))
-DECISION = Decision(
-    "id", "v1", Outcome.PREFERRED, "fits", 200.0, 20.0, (_CHOSEN,), _CHOSEN, tier="premium"
+_CHOSEN = Candidate(
+    "min-latency", "r1", Verdict.CHOSEN, "fits", prediction(21.5, 4.25, high=2.0), price=0.0125
+)
+DECISION = decided(
+    Outcome.PLACED, _CHOSEN, request_id="id", policy_version="v1", targets=Targets(200.0, 20.0)
 )
 END = Completed(
     FinishReason.STOP, "", Usage(5, 2, 3), Timing(1.0, 2.0, 3.0), Acceptance(2, 6, 3), 0.25
@@ -39,10 +43,11 @@ class Pause:
 Step = Event | BaseException | Pause
 
 
+STARTED = Started("id", "scribe", "acme", "premium", "priority", "min-latency", "r1", 5, DECISION)
+
+
 def started(call: Call) -> Started:
-    return Started(
-        call.request_id, call.model, "acme", "premium", "priority", "min-latency", "r1", 5, DECISION
-    )
+    return replace(STARTED, request_id=call.request_id, model=call.model)
 
 
 def delta(text: str, *logprobs: TokenText) -> TextDelta:

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import grpc
@@ -15,6 +16,7 @@ from tests.unit.gateway.scripted_serving import (
     DECISION,
     END,
     LOGPROB,
+    STARTED,
     Pause,
     ScriptedServing,
     delta,
@@ -32,6 +34,7 @@ from paretoserve.domain.errors import (
 from paretoserve.domain.request import Sampling
 from paretoserve.gateway import grpc_server, http_stall
 from paretoserve.gateway.grpc_server import MAX_MESSAGE_BYTES, SERVICE, GrpcServer
+from paretoserve.gateway.placed_headers import decision_header
 from paretoserve.wire._pb import common_pb2, inference_pb2, inference_pb2_grpc
 from paretoserve.wire.decisions import decision_from_proto
 from paretoserve.wire.errors import error_from_rpc
@@ -69,7 +72,14 @@ async def test_a_stream_from_start_to_end() -> None:
         call = inference.Generate(REQUEST, metadata=(*METADATA, ("x-request-id", "my-id")))
         responses = [response async for response in call]
         initial = dict(await call.initial_metadata())
-    assert initial["x-request-id"] == "my-id"
+        trailing = dict(await call.trailing_metadata())
+    assert initial["x-request-id"] == trailing["x-request-id"] == "my-id"
+    assert initial["x-paretoserve-decision"] == decision_header(DECISION)
+    assert trailing["x-paretoserve-decision"] == initial["x-paretoserve-decision"]
+    assert (initial["x-paretoserve-tier"], initial["x-paretoserve-profile"]) == (
+        "premium",
+        "min-latency",
+    )
     assert [r.WhichOneof("event") for r in responses] == ["started", "delta", "delta", "completed"]
     begun = responses[0].started
     assert (begun.request_id, begun.tier, begun.profile) == ("my-id", "premium", "min-latency")
@@ -94,6 +104,24 @@ async def test_the_decision_comes_when_asked_for() -> None:
     assert decision_from_proto(explained) == DECISION
 
 
+async def test_a_request_that_was_placed_anew_and_beyond_its_contract() -> None:
+    moved = replace(
+        STARTED,
+        profile="max-throughput",
+        tier="flexible",
+        decision=replace(DECISION, tier="flexible", in_contract=False),
+    )
+    async with stub(ScriptedServing(moved, END)) as inference:
+        call = inference.Generate(REQUEST, metadata=METADATA)
+        responses = [response async for response in call]
+        initial, trailing = await call.initial_metadata(), await call.trailing_metadata()
+    assert [r.started.contract_exceeded for r in responses[:2]] == [False, True]
+    assert "x-paretoserve-contract" not in dict(initial)
+    assert dict(initial)["x-paretoserve-profile"] == "min-latency"
+    assert dict(trailing)["x-paretoserve-contract"] == "exceeded"
+    assert dict(trailing)["x-paretoserve-profile"] == "max-throughput"
+
+
 async def test_models() -> None:
     async with stub(ScriptedServing()) as inference:
         listed = await inference.ListModels(inference_pb2.ListModelsRequest(), metadata=METADATA)
@@ -116,6 +144,7 @@ async def test_everything_that_was_sent_reaches_the_call() -> None:
         ("x-session-id", "s1"),
         ("x-llm-d-slo-ttft-ms", "250"),
         ("x-llm-d-slo-tpot-ms", "12.5"),
+        ("x-paretoserve-slo-e2e-ms", "4000"),
         ("traceparent", parent),
         ("some-bin", b"\xff"),
     )
@@ -133,7 +162,7 @@ async def test_everything_that_was_sent_reaches_the_call() -> None:
     assert first.input == (Message("user", "hi"),)
     assert first.sampling == Sampling(max_tokens=7, temperature=0.0, stop=("x",), logprobs=0)
     assert (first.service_tier, first.session_id, first.traceparent) == ("flex", "s1", parent)
-    assert (first.ttft_ms, first.tpot_ms) == (250.0, 12.5)
+    assert (first.ttft_ms, first.tpot_ms, first.e2e_ms) == (250.0, 12.5, 4000.0)
     remaining = (first.deadline or 0) - asyncio.get_running_loop().time()
     assert 30 < remaining < 61
     assert (second.input, second.session_id, second.deadline) == ((1, 2), "s2", None)

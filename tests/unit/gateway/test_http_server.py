@@ -12,8 +12,10 @@ import httpx
 import pytest
 from tests.unit.gateway.scripted_serving import (
     AUTH,
+    DECISION,
     END,
     LOGPROB,
+    STARTED,
     Pause,
     ScriptedServing,
     delta,
@@ -21,9 +23,10 @@ from tests.unit.gateway.scripted_serving import (
 )
 
 from paretoserve.domain.completion import FinishReason
-from paretoserve.domain.errors import EngineError, QueueFull, Saturated, SlowReader
+from paretoserve.domain.errors import EngineError, QueueFull, ReplicaLost, Saturated, SlowReader
 from paretoserve.gateway import http_exchange, http_stall
 from paretoserve.gateway.http_server import create_app
+from paretoserve.gateway.placed_headers import decision_header
 
 CHAT = {"model": "scribe", "messages": [{"role": "user", "content": "hi"}]}
 COMPLETION = {"model": "scribe", "prompt": "hi"}
@@ -75,9 +78,21 @@ async def test_a_chat_that_is_not_streamed() -> None:
     }
     assert response.headers["x-request-id"] == "my-id"
     assert response.headers["x-paretoserve-profile"] == "min-latency"
-    assert response.headers["x-paretoserve-decision"] == (
-        "preferred; profile=min-latency; ttft=21.5/200ms; tpot=4.25/20ms; policy=v1"
-    )
+    assert response.headers["x-paretoserve-tier"] == "premium"
+    assert "x-paretoserve-contract" not in response.headers
+    assert response.headers["x-paretoserve-decision"] == decision_header(DECISION)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_used_up_contract_is_said(stream: bool) -> None:
+    fallback = dataclasses.replace(DECISION, tier="flexible", in_contract=False)
+    served = dataclasses.replace(STARTED, decision=fallback, tier="flexible", service_tier="flex")
+    async with serve(ScriptedServing(served, delta("a"), END, begin=False)) as client:
+        response = await client.post("/v1/chat/completions", json={**CHAT, "stream": stream})
+    assert response.headers["x-paretoserve-contract"] == "exceeded"
+    assert response.headers["x-paretoserve-tier"] == "flexible"
+    replies = events(response.text)[:-1] if stream else [response.json()]
+    assert {reply["service_tier"] for reply in replies} == {"flex"}
 
 
 async def test_a_completion_that_is_not_streamed() -> None:
@@ -161,6 +176,7 @@ async def test_what_the_headers_say_reaches_the_call() -> None:
         "x-session-id": "chat-1",
         "x-llm-d-slo-ttft-ms": "250",
         "x-llm-d-slo-tpot-ms": "12.5",
+        "x-paretoserve-slo-e2e-ms": "4000",
         "traceparent": parent,
     }
     async with serve(serving) as client:
@@ -169,7 +185,7 @@ async def test_what_the_headers_say_reaches_the_call() -> None:
         )
     (call,) = serving.calls
     assert (call.request_id, call.session_id) == ("abc", "chat-1")
-    assert (call.ttft_ms, call.tpot_ms) == (250.0, 12.5)
+    assert (call.ttft_ms, call.tpot_ms, call.e2e_ms) == (250.0, 12.5, 4000.0)
     assert (call.traceparent, call.service_tier) == (parent, "flex")
 
 
@@ -190,6 +206,7 @@ async def test_an_odd_request_id_is_replaced() -> None:
         ("x-llm-d-slo-ttft-ms", "-1"),
         ("x-llm-d-slo-tpot-ms", "nan"),
         ("x-llm-d-slo-tpot-ms", "inf"),
+        ("x-paretoserve-slo-e2e-ms", "0"),
         ("x-session-id", "s" * 200),
     ],
 )
@@ -231,7 +248,7 @@ async def test_models() -> None:
 async def test_explain_takes_a_body_of_either_api(body: dict[str, Any]) -> None:
     async with serve(ScriptedServing()) as client:
         decision = (await client.post("/v1/explain", json=body)).json()
-    assert decision["outcome"] == "preferred"
+    assert decision["outcome"] == "placed"
     assert decision["chosen"]["prediction"]["ttft_ms"] == 21.5
 
 
@@ -278,6 +295,21 @@ async def test_a_failure_after_the_first_token_is_the_last_event() -> None:
             "param": None,
             "code": "slow_reader",
         }
+    }
+
+
+@pytest.mark.parametrize("script", [(), (delta("a"),)])
+async def test_a_lost_replica_says_how_much_was_delivered(script: Any) -> None:
+    lost = ReplicaLost("replica r1 was lost after 7 tokens", delivered=7)
+    async with serve(ScriptedServing(*script, lost)) as client:
+        response = await client.post("/v1/completions", json={**COMPLETION, "stream": True})
+    error = events(response.text)[-1] if script else response.json()
+    assert error["error"] == {
+        "message": "replica r1 was lost after 7 tokens",
+        "type": "server_error",
+        "param": None,
+        "code": "replica_lost",
+        "delivered": 7,
     }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
-from dataclasses import FrozenInstanceError, replace
+from dataclasses import FrozenInstanceError
 from pathlib import Path
 
 import pytest
@@ -12,9 +12,7 @@ import pytest
 import paretoserve
 from paretoserve import sdk
 from paretoserve.domain import errors
-from paretoserve.domain.decision import Candidate, Decision, Outcome, Verdict
 from paretoserve.sdk import _aio, _client, _options
-from paretoserve.sdk._render import decision_table
 
 CALLS = ["generate", "stream", "explain", "list_models", "close"]
 
@@ -108,38 +106,3 @@ def test_the_environment_is_read_only_when_asked() -> None:
     assert sdk.ClientOptions.from_env({"PARETOSERVE_API_KEY": "sk-x"}).api_key == "sk-x"
     with pytest.raises(ValueError, match="PARETOSERVE_API_KEY"):
         sdk.ClientOptions.from_env({})
-
-
-REJECTED = Decision(
-    request_id="req-1",
-    policy_version="7",
-    outcome=Outcome.REJECTED,
-    reason="no allowed profile can take it",
-    ttft_target_ms=300,
-    tpot_target_ms=5,
-    candidates=(
-        Candidate("min-latency", "ml-0", Verdict.LATE_TTFT, "too late", sdk.Prediction(1, 400, 3, 1)),
-        Candidate("max-throughput", "", Verdict.NO_REPLICA, "no replica runs this profile"),
-    ),
-    chosen=None,
-    retry_after_s=0.25,
-)  # fmt: skip
-
-
-def test_a_decision_as_a_table() -> None:
-    assert decision_table(REJECTED, "premium").splitlines() == [
-        "req-1: rejected",
-        "  because no allowed profile can take it",
-        "  try again in 0.25 s",
-        "  tier premium, policy 7, targets: TTFT 300 ms, TPOT 5 ms",
-        "",
-        "  profile         replica  verdict     wait  TTFT   TPOT  GPU-s  why",
-        "  min-latency     ml-0     late_ttft      1  400!  3.00   1.000  too late",
-        "  max-throughput  -        no_replica     -     -      -      -  no replica runs this profile",
-    ]
-
-
-def test_the_chosen_one_is_marked() -> None:
-    chosen = replace(REJECTED.candidates[0], verdict=Verdict.CHOSEN)
-    table = decision_table(replace(REJECTED, chosen=chosen, candidates=(chosen,)))
-    assert table.splitlines()[-1].startswith("->  min-latency")

@@ -7,13 +7,14 @@ from dataclasses import replace
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from tests.support.decided import decided, prediction
 
 from paretoserve.domain import errors
 from paretoserve.domain.completion import FinishReason
-from paretoserve.domain.decision import Candidate, Decision, Outcome, Verdict
+from paretoserve.domain.decision import Candidate, Outcome, Verdict
 from paretoserve.domain.errors import ParetoserveError
-from paretoserve.domain.prediction import Prediction
 from paretoserve.domain.replica import Health, ReplicaState
+from paretoserve.domain.targets import Targets
 from paretoserve.domain.usage import Timing, Usage
 from paretoserve.ledger.attainment import Attained
 from paretoserve.telemetry import TelemetrySettings, start
@@ -23,15 +24,16 @@ from paretoserve.telemetry.live import Telemetry
 from paretoserve.telemetry.requests import (
     Arrival,
     RequestRecord,
+    attainment,
     mean_tpot_ms,
     outcome_of,
     preferred_verdict,
 )
 
-FULL = Candidate("min-latency", "ml-0", Verdict.FULL, "full", Prediction(900, 950, 3, 1))
-LATE = Candidate("min-latency", "ml-1", Verdict.LATE_TTFT, "late", Prediction(300, 350, 3, 1))
-CHOSEN = Candidate("max-throughput", "mt-0", Verdict.CHOSEN, "in time", Prediction(0, 40, 9, 0.2))
-DECISION = Decision("r", "7", Outcome.SPILLED, "why", 300, 5, (FULL, LATE, CHOSEN), CHOSEN)
+FULL = Candidate("min-latency", "ml-0", Verdict.FULL, "full", prediction(950, 3))
+LATE = Candidate("min-latency", "ml-1", Verdict.LATE_TTFT, "late", prediction(350, 3))
+CHOSEN = Candidate("max-throughput", "mt-0", Verdict.CHOSEN, "in time", prediction(40, 9))
+DECISION = decided(Outcome.SPILLED, FULL, LATE, CHOSEN, targets=Targets(300, 5))
 STATE = ReplicaState(
     "mt-0", "max-throughput", "127.0.0.1:1", Health.SERVING, running=3, waiting=2,
     kv_used_tokens=100, kv_total_tokens=1000, acceptance_length=1.5, step_ms=12,
@@ -137,12 +139,26 @@ def test_a_completed_request(telemetry: Telemetry) -> None:
     assert value(telemetry, "paretoserve_requests_in_flight") == 0
 
 
-def test_attainment_of_each_target_and_of_both(telemetry: Telemetry) -> None:
+def test_attainment_of_each_target_and_of_all(telemetry: Telemetry) -> None:
     complete(telemetry)  # TTFT 100 of 300 ms, TPOT 10 of 5 ms
     name = "paretoserve_attainment_total"
     assert value(telemetry, name, target="ttft", outcome="met") == 1
     assert value(telemetry, name, target="tpot", outcome="missed") == 1
-    assert value(telemetry, name, target="both", outcome="missed") == 1
+    assert value(telemetry, name, target="all", outcome="missed") == 1
+
+
+@pytest.mark.parametrize(
+    ("targets", "tpot_ms", "met"),
+    [
+        (Targets(e2e_ms=140), 10, {"e2e": True, "all": True}),
+        (Targets(ttft_ms=100, e2e_ms=139), 10, {"ttft": True, "e2e": False, "all": False}),
+        (Targets(tpot_ms=5), None, {"tpot": True, "all": True}),
+    ],
+)
+def test_only_what_was_promised_counts(
+    targets: Targets, tpot_ms: float | None, met: dict[str, bool]
+) -> None:
+    assert attainment(targets, Timing(20, 100, 140), tpot_ms) == met
 
 
 @pytest.mark.parametrize(
@@ -271,5 +287,5 @@ def test_mean_tpot_needs_two_tokens() -> None:
 def test_the_verdict_on_the_preferred_profile() -> None:
     assert preferred_verdict(DECISION) == "late_ttft", "of the nearest of its replicas"
     assert preferred_verdict(replace(DECISION, candidates=())) == "unknown"
-    first = replace(CHOSEN, profile="min-latency")
+    first = CHOSEN._replace(profile="min-latency")
     assert preferred_verdict(replace(DECISION, chosen=first, candidates=(first, LATE))) == "chosen"

@@ -398,6 +398,7 @@ class Candidate(_message.Message):
     PREDICTION_FIELD_NUMBER: _builtins.int
     SCORES_FIELD_NUMBER: _builtins.int
     PRICE_FIELD_NUMBER: _builtins.int
+    GUEST_FIELD_NUMBER: _builtins.int
     profile: _builtins.str
     replica_id: _builtins.str
     """empty where the profile has none that could be weighed"""
@@ -406,6 +407,8 @@ class Candidate(_message.Message):
     detail: _builtins.str
     price: _builtins.float
     """GPU-seconds, by which profiles are compared; infinity: too slow"""
+    guest: _builtins.bool
+    """a cheaper profile could serve the request too"""
     @_builtins.property
     def prediction(self) -> Global___Prediction: ...
     @_builtins.property
@@ -422,10 +425,11 @@ class Candidate(_message.Message):
         prediction: Global___Prediction | None = ...,
         scores: _abc.Iterable[Global___Score] | None = ...,
         price: _builtins.float = ...,
+        guest: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["prediction", b"prediction"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["detail", b"detail", "prediction", b"prediction", "price", b"price", "profile", b"profile", "replica_id", b"replica_id", "scores", b"scores", "verdict", b"verdict"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["detail", b"detail", "guest", b"guest", "prediction", b"prediction", "price", b"price", "profile", b"profile", "replica_id", b"replica_id", "scores", b"scores", "verdict", b"verdict"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

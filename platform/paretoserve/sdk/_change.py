@@ -10,20 +10,20 @@ from paretoserve.domain.decision import Candidate, Decision, Verdict
 from paretoserve.domain.prediction import Prediction
 from paretoserve.domain.targets import Targets
 
-_BEST_FIRST = (
-    Verdict.CHOSEN,
-    Verdict.FEASIBLE,
-    Verdict.LIKELY,
-    Verdict.RESERVED,
-    Verdict.LATE_TPOT,
-    Verdict.LATE_TTFT,
-    Verdict.LATE_E2E,
-    Verdict.CROWDS,
-    Verdict.FULL,
+_LATE = (Verdict.LATE_TTFT, Verdict.LATE_TPOT, Verdict.LATE_E2E)
+_NEAREST_FIRST = (
+    (Verdict.CHOSEN,),
+    (Verdict.FEASIBLE,),
+    (Verdict.LIKELY,),
+    (Verdict.RESERVED,),
+    _LATE,
+    (Verdict.CROWDS,),
+    (Verdict.FULL,),
 )
-_LATE = {Verdict.LATE_TTFT, Verdict.LATE_TPOT, Verdict.LATE_E2E, Verdict.LIKELY}
+_RANK = {verdict: rank for rank, group in enumerate(_NEAREST_FIRST) for verdict in group}
 _IF: Mapping[Verdict, str] = {
     Verdict.FEASIBLE: "if the policy did not prefer another",
+    Verdict.LIKELY: "if the policy did not prefer another",
     Verdict.RESERVED: "if its reserved slots were open to this tier",
     Verdict.CROWDS: "if that slowed down nobody there below a promise",
     Verdict.FULL: "if one of its replicas had room",
@@ -102,19 +102,16 @@ def _if(decision: Decision, candidate: Candidate) -> str:
     """A cheaper profile takes a request from one that is in time at the policy's confidence only
     if it is so itself; else the median is enough.
     """
-    if candidate.verdict not in _LATE or candidate.prediction is None:
-        return f"{_IF.get(candidate.verdict, 'if it were in time')}: {candidate.detail}"
-    confident = decision.rule == "confident"
-    needed = [
-        (figure, figure.high if confident else figure.median)
-        for figure in figures(candidate.prediction, decision.targets)
-    ]
-    targets = " and ".join(
-        f"{figure.name} {_enough(value)} ms instead of {figure.target:g}"
-        for figure, value in needed
-        if value > figure.target
-    )
-    return f"with targets of {targets}" if targets else f"at the median: {candidate.detail}"
+    needed = []
+    if candidate.verdict in (*_LATE, Verdict.LIKELY) and candidate.prediction is not None:
+        for figure in figures(candidate.prediction, decision.targets):
+            value = figure.high if decision.rule == "confident" else figure.median
+            if figure.target < value < math.inf:
+                enough = _enough(value)
+                needed.append(f"{figure.name} {enough} ms instead of {figure.target:g}")
+    if needed:
+        return f"with targets of {' and '.join(needed)}"
+    return f"{_IF.get(candidate.verdict, 'if it were in time')}: {candidate.detail}"
 
 
 def _enough(value: float) -> str:
@@ -124,10 +121,7 @@ def _enough(value: float) -> str:
 
 
 def _distance(targets: Targets, candidate: Candidate) -> tuple[int, Sequence[float], float, str]:
-    order = _BEST_FIRST.index(candidate.verdict) if candidate.verdict in _BEST_FIRST else 99
-    if candidate.verdict in _LATE and candidate.verdict is not Verdict.LIKELY:
-        order = _BEST_FIRST.index(Verdict.LATE_TPOT)
-    late = 0.0
+    rank, late = _RANK.get(candidate.verdict, len(_RANK)), 0.0
     if candidate.prediction is not None:
         late = max(figure.high / figure.target for figure in figures(candidate.prediction, targets))
-    return order, [value for _, value in candidate.scores], late, candidate.replica_id
+    return rank, [value for _, value in candidate.scores], late, candidate.replica_id

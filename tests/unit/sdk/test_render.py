@@ -154,6 +154,7 @@ def test_every_verdict_and_outcome_can_be_told(verdict: Verdict, outcome: Outcom
         wide(verdict),
         wide(verdict)._replace(prediction=None),
         wide(verdict, price=math.inf),
+        wide(verdict)._replace(prediction=prediction(math.inf, math.inf)),
     ):
         assert str(verdict) in decision_table(decided(outcome, other))
         assert str(verdict) in decision_table(decided(outcome, other, fast(V.CHOSEN)))

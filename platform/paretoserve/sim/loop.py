@@ -8,10 +8,11 @@ from typing import Any
 
 
 class EventLoop:
-    """Simulated time, in seconds from 0."""
+    """Simulated time, in seconds from 0, and how many events it has played."""
 
     def __init__(self) -> None:
         self.now = 0.0
+        self.played = 0
         self._events: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
         self._planned = 0
 
@@ -28,4 +29,5 @@ class EventLoop:
             if time > until:
                 return
             self.now = time
+            self.played += 1
             action(*arguments)

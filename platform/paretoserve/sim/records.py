@@ -58,5 +58,6 @@ class Run:
     records: tuple[Record, ...]
     wall_s: float = 0.0
     decisions: int = 0
+    events: int = 0
     stopped_early: bool = False
     """Whether it was given up because it could not reach the attainment that was asked for."""

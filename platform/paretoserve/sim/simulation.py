@@ -56,6 +56,7 @@ def simulate(world: World) -> Run:
         records=tuple(simulation.records),
         wall_s=time.perf_counter() - began,
         decisions=sum(port.policy.decisions for port in simulation.ports),
+        events=simulation.loop.played,
         stopped_early=simulation.hope.lost,
     )
 
@@ -65,7 +66,7 @@ class _Simulation:
 
     def __init__(self, world: World) -> None:
         self._world = world
-        self._loop = EventLoop()
+        self.loop = EventLoop()
         self._tiers = {tier.name: tier for tier in world.tiers}
         self._replicas = _replicas(world)
         self._arrivals = iter(world.workload.arrivals)
@@ -79,7 +80,7 @@ class _Simulation:
 
     def run(self) -> None:
         """Play until every request has ended, or hope has."""
-        world, loop = self._world, self._loop
+        world, loop = self._world, self.loop
         phases = random.Random(f"{world.workload.seed}/telemetry")  # noqa: S311
         for port in self.ports:
             port.observe(self._replicas.values(), 0.0)
@@ -92,7 +93,7 @@ class _Simulation:
 
     def tell(self, replica: Replica) -> None:
         """Tell the routers what their streams on a replica have had by now."""
-        now, legs = self._loop.now, self._legs
+        now, legs = self.loop.now, self._legs
         for leg_id, made in replica.engine.progress(now):
             stream = legs.get(leg_id)
             if stream is not None:
@@ -101,7 +102,7 @@ class _Simulation:
     def fail(self, leg_id: str) -> None:
         """A leg's replica cannot serve it: its router says what becomes of the stream."""
         stream = self._legs[leg_id]
-        answer = stream.port.router.failed(stream.request_id, self._loop.now)
+        answer = stream.port.router.failed(stream.request_id, self.loop.now)
         self._leave(stream)
         self._follow(stream, answer)
 
@@ -111,7 +112,7 @@ class _Simulation:
         if due != replica.due:
             replica.due = due
             if due < math.inf:
-                self._loop.at(due, self._play, replica, due)
+                self.loop.at(due, self._play, replica, due)
 
     def _is_over(self) -> bool:
         return self.hope.lost or not (self._more or self._streams)
@@ -120,7 +121,7 @@ class _Simulation:
         arrival = next(self._arrivals, None)
         self._more = arrival is not None
         if arrival is not None:
-            self._loop.at(arrival.at_s, self._arrive, arrival)
+            self.loop.at(arrival.at_s, self._arrive, arrival)
 
     def _arrive(self, arrival: Arrival) -> None:
         self._expect_next()
@@ -142,14 +143,14 @@ class _Simulation:
             blocks=arrival.blocks,
         )
         tenant = self._world.tenants[arrival.tenant]
-        self._follow(stream, port.router.arrive(request, tenant, self._loop.now))
+        self._follow(stream, port.router.arrive(request, tenant, self.loop.now))
 
     def _follow(self, stream: Stream, answer: Answer) -> None:
         """Do what a router said; there is nothing to do for a request that is held."""
         record, request = stream.record, answer.request
         record.served_tier, record.in_contract = request.tier, request.in_contract
         if not record.first_profile:
-            record.held_ms = 1000 * (self._loop.now - stream.arrival.at_s)
+            record.held_ms = 1000 * (self.loop.now - stream.arrival.at_s)
         if isinstance(answer, Placed):
             record.rule = answer.decision.rule
             self._place(stream, answer)
@@ -167,7 +168,7 @@ class _Simulation:
         job = stream.leg(replica, self._tiers[ticket.tier].priority)
         self._legs[stream.leg_id] = stream
         try:
-            replica.give(job, ticket, self._loop.now)
+            replica.give(job, ticket, self.loop.now)
         except (QueueFull, ContextTooLong):
             self.fail(stream.leg_id)
         else:
@@ -179,7 +180,7 @@ class _Simulation:
         if replica is None:
             return
         del self._legs[stream.leg_id]
-        replica.engine.abort(stream.leg_id, self._loop.now)
+        replica.engine.abort(stream.leg_id, self.loop.now)
         replica.drop(stream.leg_id)
         self.look_after(replica)
         stream.charge(replica, stream.port.router.charged(stream.request_id))
@@ -188,7 +189,7 @@ class _Simulation:
         if replica.due != due:
             return  # something has changed since this was planned
         replica.due = math.inf
-        for event in replica.engine.advance(self._loop.now):
+        for event in replica.engine.advance(self.loop.now):
             stream = self._legs.get(event.request_id)
             if stream is None:
                 continue  # it left while its last step was under way
@@ -231,30 +232,30 @@ class _Simulation:
             self.tell(replica)
         for port in self.ports:
             if port.router.restless:
-                self._tick_at(port, self._loop.now)
-        self._loop.at(self._loop.now + BEAT_S, self._beat)
+                self._tick_at(port, self.loop.now)
+        self.loop.at(self.loop.now + BEAT_S, self._beat)
 
     def _tick_at(self, port: Port, at: float) -> None:
         if at < port.tick_at:
             port.tick_at = at
-            self._loop.at(at, self._tick, port, at)
+            self.loop.at(at, self._tick, port, at)
 
     def _tick(self, port: Port, at: float) -> None:
         if port.tick_at != at:
             return  # it has been done earlier
-        port.tick_at, port.ticked_at = math.inf, self._loop.now
+        port.tick_at, port.ticked_at = math.inf, self.loop.now
         self._update(port)
-        for answer in port.router.tick(self._loop.now):
+        for answer in port.router.tick(self.loop.now):
             self._follow(self._streams[answer.request.request_id], answer)
 
     def _report(self, port: Port) -> None:
-        port.observe(self._replicas.values(), self._loop.now)
-        self._loop.at(self._loop.now + self._world.telemetry_s, self._report, port)
+        port.observe(self._replicas.values(), self.loop.now)
+        self.loop.at(self.loop.now + self._world.telemetry_s, self._report, port)
 
     def _update(self, port: Port) -> None:
         """Where telemetry takes no time, have it before anything is decided."""
         if self._world.telemetry_s == 0:
-            port.observe(self._replicas.values(), self._loop.now)
+            port.observe(self._replicas.values(), self.loop.now)
 
 
 def _replicas(world: World) -> dict[str, Replica]:

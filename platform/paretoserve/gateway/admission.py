@@ -28,7 +28,7 @@ class Admitted:
     prompt: tuple[int, ...]
     sampling: Sampling
 
-    def request(self, request_id: str, excluded_replicas: frozenset[str]) -> Request:
+    def request(self, request_id: str, excluded_replicas: frozenset[str] = frozenset()) -> Request:
         """The features that a decision depends on."""
         return Request(
             request_id=request_id,

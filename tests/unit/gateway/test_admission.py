@@ -150,3 +150,20 @@ def test_a_model_without_chat_template_says_so() -> None:
 def test_a_reload_reads_no_tokenizer_again() -> None:
     again = Setup.load(widened(), SETUP)
     assert again.tokenizers == SETUP.tokenizers
+
+
+def test_a_request_carries_the_clients_own_targets() -> None:
+    own = {"ttft_ms": 250.0, "tpot_ms": 4.5, "e2e_ms": 4000.0}
+    call = Call(ACME, "id", "scribe", "Hi", Sampling(), **own)
+    request = asyncio.run(admit(SETUP, call)).request("r1")
+    assert {name: getattr(request, name) for name in own} == own
+    assert request.request_id == "r1"
+
+
+@pytest.mark.parametrize("name", ["ttft_ms", "tpot_ms", "e2e_ms"])
+@pytest.mark.parametrize("value", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_target_that_makes_no_sense_is_named(name: str, value: float) -> None:
+    call = Call(ACME, "id", "scribe", "Hi", Sampling(), **{name: value})
+    with pytest.raises(InvalidRequest, match=name) as refused:
+        asyncio.run(admit(SETUP, call))
+    assert refused.value.param == name

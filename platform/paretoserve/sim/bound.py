@@ -31,12 +31,15 @@ from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import NamedTuple
 
 from paretoserve.domain.profile import Profile
 from paretoserve.domain.targets import Targets
 from paretoserve.domain.tier import Tier
 from paretoserve.latency.curve import prefill_ms, tpot_ms
+from paretoserve.sim.traces import PREFIX_BLOCK_TOKENS
+from paretoserve.sim.workload import Arrival
 
 
 class Work(NamedTuple):
@@ -50,6 +53,21 @@ class Work(NamedTuple):
     prompt_tokens: int
     output_tokens: int
     speed: float = 1.0
+
+
+def work_of(arrivals: Iterable[Arrival], *, prefix_cache: bool) -> list[Work]:
+    """What a workload asks for, in its order. With a `prefix_cache` anywhere, every leading block
+    that an earlier prompt had is spared: no cache can know more.
+    """
+    known: set[int] = set()
+    work = []
+    for arrival in arrivals:
+        spared = sum(1 for _ in takewhile(known.__contains__, arrival.blocks))
+        known.update(arrival.blocks if prefix_cache else ())
+        tokens = max(1, arrival.prompt_tokens - spared * PREFIX_BLOCK_TOKENS)
+        speed = max(1.0, arrival.acceptance)  # at least 1: a profile may have no speculation
+        work.append(Work(arrival.tier, tokens, arrival.output_tokens, speed))
+    return work
 
 
 class Point(NamedTuple):

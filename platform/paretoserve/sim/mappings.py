@@ -121,6 +121,32 @@ def sensible(
             yield StaticMapping(tuple(map(Pool, chosen, counts, groups)))
 
 
+def every(
+    work: Sequence[Work],
+    tiers: Sequence[Tier],
+    profiles: Sequence[Profile],
+    gpus: float,
+    most_pools: int,
+) -> list[tuple[StaticMapping, float]]:
+    """Every sensible mapping of up to `most_pools` pools that takes just `gpus` GPUs, with its
+    fluid rate.
+    """
+    cost = {profile.name: profile.gpus for profile in profiles}
+    demand = demands(work, tiers)
+    found: dict[frozenset[tuple[str, int, frozenset[str]]], StaticMapping] = {}
+    for order, pools in itertools.product(
+        orders(tiers, [one.output_tokens for one in work]), range(1, most_pools + 1)
+    ):
+        for nodes in range(pools, int(gpus / min(cost.values())) + 1):
+            for mapping in sensible(order, profiles, nodes, pools):
+                if sum(cost[pool.profile] * pool.nodes for pool in mapping.pools) == gpus:
+                    same = frozenset(
+                        (p.profile, p.nodes, frozenset(p.tiers)) for p in mapping.pools
+                    )
+                    found.setdefault(same, mapping)
+    return [(one, fluid_rate(one, demand, profiles)) for one in found.values()]
+
+
 def _cuts(length: int, parts: int) -> Iterator[tuple[tuple[int, int], ...]]:
     """Every way to cut range(length) into `parts` contiguous parts that are not empty."""
     for inner in itertools.combinations(range(1, length), parts - 1):

@@ -43,7 +43,8 @@ class Record:
 class Run:
     """One policy over one workload. Requests that arrived in the warm-up are not in `records`.
 
-    `offered_rate` is requests per second, `load` the factor on the trace's own rate.
+    `offered_rate` is requests per second, `load` the factor on the trace's own rate. `duration_s`
+    is the time in which those in `records` arrived.
     `replicas` counts replicas by profile, `gpus` is GPUs of one replica by profile.
     """
 

@@ -12,10 +12,10 @@ be missed.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from paretoserve.sim.mappings import StaticMapping
+from paretoserve.sim.mappings import Pool, StaticMapping
 from paretoserve.sim.records import Run
 from paretoserve.sim.summary import Summary, summarize
 
@@ -24,7 +24,7 @@ RESOLUTION = 0.03
 LEAST_SHARE = 1 / 64
 """Loads below this share of the first one are not tried."""
 FLUID_SLACK = 1.15
-"""A mapping is hopeless when this times its fluid estimate is below what another carries."""
+"""A mapping is not tried when this times its fluid estimate is below what another carries."""
 
 RunAt = Callable[[float, int, float], Run]
 """(load, seed, goal) -> run; it may stop early once `goal` cannot be reached."""
@@ -89,16 +89,14 @@ def highest_load(
     first: float,
     most: float,
     seeds: tuple[int, int] = (1, 2),
-    descend: bool = True,
 ) -> Found:
-    """Search from the load `first`. Loads above `most` are taken to fail without a run; without
-    `descend` no load below `first` is tried.
+    """Search from the load `first`. Loads above `most` are taken to fail without a run.
 
     Raises ValueError for a `first` that is not positive.
     """
     if first <= 0:
         raise ValueError(f"the first load to try must be positive, got {first:g}")
-    trials, least = _Trials(run_at, goal), first * (LEAST_SHARE if descend else 1)
+    trials, least = _Trials(run_at, goal), first * LEAST_SHARE
     passing, failing = _bracket(trials, first, least, most, seeds[0])
     while passing and failing / passing > 1 + RESOLUTION:
         middle = math.sqrt(passing * failing)
@@ -147,44 +145,72 @@ def _found(trials: _Trials, load: float) -> Found:
 
 @dataclass(frozen=True, slots=True)
 class BestMapping:
-    """The static mapping that carries the highest load, of `tried` that were simulated and
-    `pruned` that their fluid estimates ruled out. None where no mapping attains the goal at all.
+    """The static mapping that carries the highest of the loads that were tried, and that load;
+    None and 0 where none carries the lowest. `runs` simulated single pools of `mappings` in all.
     """
 
     mapping: StaticMapping | None
-    found: Found
-    tried: int
-    pruned: int
+    load: float
+    runs: int
+    mappings: int
 
 
 def best_mapping(
     candidates: Iterable[tuple[StaticMapping, float]],
-    run_at: Callable[[StaticMapping], RunAt],
-    goal: float,
-    *,
-    seeds: tuple[int, int] = (1, 2),
+    passes: Callable[[Pool, float], bool],
+    loads: Sequence[float],
 ) -> BestMapping:
     """The best of mappings that come with the load that each carries by the fluid estimate.
 
-    They are tried from the highest estimate down. One that does not pass at a load just above the
-    best one's is out after a single run, which stops early; one whose estimate is far below the
-    best is out without any.
+    Pools do not touch each other, so a mapping carries a load if each of its pools does: `passes`
+    simulates one pool with its own tiers' requests, once for all mappings that have it. `loads`
+    rise; a pool that passes one is taken to pass those below. Mappings are tried from the highest
+    estimate down, and those whose estimate is far below the best one's load are not tried at all.
     """
     ranked = sorted(candidates, key=lambda pair: (-pair[1], pair[0].name))
-    best, found, tried = None, Found(goal, 0.0, 0.0, "", ()), 0
+    pools, best, level = _Pools(passes, loads), None, -1
     for mapping, fluid in ranked:
-        if fluid <= 0 or fluid * FLUID_SLACK <= found.load:
+        if level + 1 == len(loads) or fluid * FLUID_SLACK < loads[level + 1]:
             break
-        tried += 1
-        first = found.load * (1 + RESOLUTION) or fluid / 2
-        rival = highest_load(
-            run_at(mapping),
-            goal,
-            first=first,
-            most=max(first, fluid * FLUID_SLACK),
-            seeds=seeds,
-            descend=not found.load,
-        )
-        if rival.load > found.load:
-            best, found = mapping, rival
-    return BestMapping(best, found, tried, len(ranked) - tried)
+        if pools.carry(mapping, level + 1):
+            best, level = mapping, pools.highest(mapping, level + 1)
+    return BestMapping(best, loads[level] if best else 0.0, pools.runs, len(ranked))
+
+
+class _Pools:
+    """What is known of each pool: the highest level (of `loads`) it passed, the lowest it failed."""
+
+    def __init__(self, passes: Callable[[Pool, float], bool], loads: Sequence[float]) -> None:
+        self._passes, self._loads = passes, loads
+        self._passed: dict[Pool, int] = {}
+        self._failed: dict[Pool, int] = {}
+        self.runs = 0
+
+    def carry(self, mapping: StaticMapping, level: int) -> bool:
+        """Whether every pool passes at a level; those that are known to fail are asked first."""
+        pools = sorted(mapping.pools, key=lambda pool: self._failed.get(pool, len(self._loads)))
+        return all(self._carries(pool, level) for pool in pools)
+
+    def highest(self, mapping: StaticMapping, passing: int) -> int:
+        """The highest level at which every pool passes, from a passing one up."""
+        failing = min(self._failed.get(pool, len(self._loads)) for pool in mapping.pools)
+        while failing - passing > 1:
+            middle = (passing + failing) // 2
+            if self.carry(mapping, middle):
+                passing = middle
+            else:
+                failing = middle
+        return passing
+
+    def _carries(self, pool: Pool, level: int) -> bool:
+        if level <= self._passed.get(pool, -1):
+            return True
+        if level >= self._failed.get(pool, len(self._loads)):
+            return False
+        self.runs += 1
+        passed = self._passes(pool, self._loads[level])
+        if passed:
+            self._passed[pool] = level
+        else:
+            self._failed[pool] = level
+        return passed

@@ -50,7 +50,7 @@ def simulate(world: World) -> Run:
         seed=workload.seed,
         load=workload.load,
         offered_rate=workload.rate,
-        duration_s=workload.duration_s,
+        duration_s=workload.duration_s - world.recorded_from_s,
         replicas=dict(replicas),
         gpus={profile.name: profile.gpus for profile in world.profiles},
         records=tuple(simulation.records),

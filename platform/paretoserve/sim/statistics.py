@@ -50,7 +50,9 @@ class Share:
         share, n = self.met / self.total, self.total
         centre = (share + Z * Z / (2 * n)) / (1 + Z * Z / n)
         half = Z * math.sqrt(share * (1 - share) / n + Z * Z / (4 * n * n)) / (1 + Z * Z / n)
-        return Interval(share, max(0.0, centre - half), min(1.0, centre + half))
+        low = centre - half if self.met else 0.0
+        high = centre + half if self.met < n else 1.0
+        return Interval(share, low, high)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from paretoserve.sim.mappings import (
     Pool,
     StaticMapping,
     demands,
+    every,
     fluid_rate,
     orders,
     parse,
@@ -137,3 +138,22 @@ def test_no_mapping_is_thought_to_carry_more_than_the_bound() -> None:
         for mapping in sensible(order, fleet, 6, pools)
     ]
     assert 0.2 * bound < max(rates) <= bound
+
+
+def test_every_mapping_takes_all_the_gpus_and_comes_once() -> None:
+    double = FAST.model_copy(update={"gpus": 2.0})
+    work = [Work("premium", 10, 100), Work("agent", 10, 100), Work("pro", 10, 100)]
+    work += [Work("pro", 10, 500)]  # agent is tighter than pro at this length
+    tiers = [PREMIUM, AGENT, PRO]
+    found = [mapping for mapping, _ in every(work, tiers, [double, WIDE], gpus=4, most_pools=2)]
+    assert {2 * m.fleet.get("fast", 0) + m.fleet.get("wide", 0) for m in found} == {4}
+    groups = {tuple(sorted((p.profile, p.nodes, *sorted(p.tiers)) for p in m.pools)) for m in found}
+    assert len(groups) == len(found)
+    assert (
+        parse("premium+agent>fast=1,pro>wide=2", ("premium", "agent", "pro"), ("fast", "wide"))
+        in found
+    )
+    assert (
+        parse("premium+pro>fast=1,agent>wide=2", ("premium", "agent", "pro"), ("fast", "wide"))
+        in found
+    )

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytest
 
 from paretoserve.sim.mappings import Pool, StaticMapping
 from paretoserve.sim.records import Record, Run
-from paretoserve.sim.search import RESOLUTION, RunAt, best_mapping, highest_load
+from paretoserve.sim.search import RESOLUTION, BestMapping, RunAt, best_mapping, highest_load
 
 Attainment = Callable[[float, int], float]
 
@@ -83,36 +83,59 @@ def test_it_does_not_look_beyond_a_failing_load() -> None:
     assert highest_load(holes, 0.99, first=1.0, most=100).load <= 1.5
 
 
-def test_without_descent_one_failing_run_is_all() -> None:
-    tried: list[tuple[float, int]] = []
-    found = highest_load(runs(up_to(0.5), tried), 0.99, first=1.0, most=100, descend=False)
-    assert (found.load, tried) == (0, [(1.0, 1)])
-
-
 def test_the_first_load_must_be_positive() -> None:
     with pytest.raises(ValueError, match="must be positive, got 0"):
         highest_load(runs(up_to(1)), 0.99, first=0, most=1)
 
 
-def test_the_best_mapping_is_found_and_hopeless_ones_are_not_run() -> None:
-    limits = {"good": 4.0, "better": 5.0, "poor": 1.0, "hopeless": 1.0}
-    fluid = {"good": 7.0, "better": 6.0, "poor": 5.0, "hopeless": 2.0}
-    mappings = {name: StaticMapping((Pool(name, 1, ("a",)),)) for name in limits}
-    tried: dict[str, list[tuple[float, int]]] = {name: [] for name in limits}
-
-    def run_at(mapping: StaticMapping) -> RunAt:
-        name = mapping.pools[0].profile
-        return runs(up_to(limits[name]), tried[name])
-
-    best = best_mapping([(mappings[n], fluid[n]) for n in limits], run_at, 0.99)
-    assert best.mapping == mappings["better"]
-    assert 5.0 / (1 + RESOLUTION) <= best.found.load <= 5.0
-    assert (best.tried, best.pruned) == (3, 1)
-    assert len(tried["poor"]) == 1
-    assert not tried["hopeless"]
+def pool(name: str, nodes: int = 1) -> Pool:
+    return Pool(name, nodes, ("t",))
 
 
-def test_no_mapping_may_pass() -> None:
-    mapping = StaticMapping((Pool("x", 1, ("a",)),))
-    best = best_mapping([(mapping, 2.0)], lambda _: runs(lambda *_: 0.0), 0.99)
-    assert (best.mapping, best.found.load, best.tried) == (None, 0, 1)
+LOADS = [1.0, 1.5, 2.0, 3.0, 4.0, 6.0]
+LIMITS = {pool("a"): 4.0, pool("b"): 2.5, pool("b", 2): 9.0, pool("c"): 1.2, pool("d"): 0.5}
+
+
+def best(*mappings: tuple[float, Sequence[Pool]]) -> tuple[BestMapping, list[tuple[Pool, float]]]:
+    tried: list[tuple[Pool, float]] = []
+
+    def passes(one: Pool, load: float) -> bool:
+        tried.append((one, load))
+        return load <= LIMITS[one]
+
+    candidates = [(StaticMapping(tuple(pools)), fluid) for fluid, pools in mappings]
+    return best_mapping(candidates, passes, LOADS), tried
+
+
+def test_a_mapping_is_as_good_as_its_worst_pool() -> None:
+    found, _ = best(
+        (9.0, [pool("a"), pool("b")]),
+        (8.0, [pool("a"), pool("b", 2)]),
+        (7.0, [pool("a"), pool("c")]),
+    )
+    assert found.mapping == StaticMapping((pool("a"), pool("b", 2)))
+    assert found.load == 4.0
+    assert found.mappings == 3
+
+
+def test_no_pool_is_simulated_twice_at_a_load() -> None:
+    every_pair = [(9.0, [one, other]) for one in LIMITS for other in LIMITS if one != other]
+    found, tried = best(*every_pair)
+    assert found.mapping == StaticMapping((pool("a"), pool("b", 2)))
+    assert len(set(tried)) == len(tried) == found.runs
+
+
+def test_a_mapping_with_a_low_estimate_is_not_simulated() -> None:
+    found, tried = best((9.0, [pool("a")]), (3.0, [pool("b", 2)]))
+    assert found.mapping == StaticMapping((pool("a"),))
+    assert all(one == pool("a") for one, _ in tried)
+
+
+def test_no_mapping_may_carry_the_lowest_load() -> None:
+    found, _ = best((9.0, [pool("d")]), (8.0, [pool("a"), pool("d")]))
+    assert (found.mapping, found.load) == (None, 0)
+
+
+def test_a_mapping_may_carry_the_highest_load() -> None:
+    found, _ = best((9.0, [pool("b", 2)]), (8.0, [pool("a")]))
+    assert (found.mapping, found.load) == (StaticMapping((pool("b", 2),)), 6.0)

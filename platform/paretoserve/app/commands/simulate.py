@@ -1,0 +1,243 @@
+"""`paretoserve simulate`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from paretoserve.app import simulation
+from paretoserve.app.config import ConfigError
+from paretoserve.sim import report, report_html, report_text
+from paretoserve.sim.bench import Bench
+from paretoserve.sim.bound import Bound
+from paretoserve.sim.contenders import (
+    BASELINES,
+    Contender,
+    Setting,
+    of_baseline,
+    of_mapping,
+    of_policy,
+)
+from paretoserve.sim.search import BestMapping, Found
+
+GOALS = (0.99, 0.95)
+BEST_STATIC = "best-static"
+WIDTH = 170
+"""Columns of the tables where the terminal does not say how many it has."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    named = "; ".join(f"{name}: {meaning}" for name, meaning in BASELINES.items())
+    add = parser.add_argument
+    add(
+        "--deployment",
+        type=Path,
+        default=Path("deployments/simulated"),
+        metavar="DIR",
+        help="profiles, tiers, tenants, policy.yaml and workload.yaml; default: %(default)s",
+    )
+    add(
+        "--policy",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="PATH",
+        help="a policy document; give it twice to compare; default: the deployment's",
+    )
+    add(
+        "--fleet",
+        required=True,
+        metavar="FLEET",
+        help="replicas by profile: min-latency=3,max-throughput=5, or a YAML file of such a mapping",
+    )
+    add("--tiers", type=Path, metavar="DIR", help="tiers in place of the deployment's")
+    add(
+        "--trace",
+        type=Path,
+        metavar="PATH",
+        help="Azure 2023, Mooncake or ServeGen, .gz or not; default: the workload's",
+    )
+    add(
+        "--load",
+        default="1",
+        metavar="LOADS",
+        help="factors on the trace's own rate: 1,2,4, or x0.5..x4 for doublings; default: 1",
+    )
+    add(
+        "--compress",
+        type=_positive,
+        metavar="FACTOR",
+        help="play the trace so many times faster; default: the workload's",
+    )
+    add(
+        "--duration",
+        type=_positive,
+        metavar="SECONDS",
+        help="simulated seconds of each run; default: the workload's",
+    )
+    add("--seeds", type=_count, default=1, metavar="N", help="runs of each load; default: 1")
+    add(
+        "--baseline",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help=f"{named}; {BEST_STATIC}: the best of every sensible static mapping, which takes long",
+    )
+    add(
+        "--telemetry-s",
+        type=_not_negative,
+        default=0.0,
+        metavar="SECONDS",
+        help="how often routers hear from replicas; 0: they always know; default: 0",
+    )
+    add("--routers", type=_count, default=1, metavar="N", help="default: 1")
+    add(
+        "--search",
+        action="store_true",
+        help="also find the highest load at which every tier is at 99%% and at 95%%",
+    )
+    add("--out", type=Path, required=True, metavar="DIR",
+        help="gets results.json and report.html")  # fmt: skip
+
+
+def run(options: argparse.Namespace) -> int:
+    """Simulate, and show and write the report. Raises ConfigError."""
+    bench, trace = _bench(options)
+    loads = simulation.read_loads(options.load)
+    try:
+        contenders = _contenders(options, bench.setting)
+        options.out.mkdir(parents=True, exist_ok=True)
+    except ValueError as error:
+        raise ConfigError(f"--baseline: {error}") from None
+    except OSError as error:
+        raise ConfigError(f"--out {options.out}: {error.strerror}") from None
+    bounds = [bench.bound(goal) for goal in GOALS]
+    statics = [bench.best_static(bound.goal, bound) for bound in bounds if _wants_static(options)]
+    highest = _highest(bench, contenders, bounds, statics) if options.search else {}
+    swept = [*contenders, *_static_contender(statics, bench.setting)]
+    results = report.document(
+        report.Inputs(
+            deployment=str(options.deployment),
+            trace=trace.name,
+            trace_requests=len(bench.trace),
+            base_rate=bench.base_rate,
+            gpus=bench.setting.gpus,
+            loads=loads,
+            seeds=bench.seeds,
+            telemetry_s=options.telemetry_s,
+            routers=options.routers,
+        ),
+        bench.setting.deployment,
+        bench.plan,
+        abouts={contender.name: contender.about for contender in swept}
+        | dict.fromkeys(highest.keys() - {contender.name for contender in swept}, "none found"),
+        summaries=list(bench.sweep(swept, loads)),
+        highest=highest,
+        bounds=bounds,
+        statics=dict(zip(GOALS, statics, strict=False)),
+    )
+    _write(results, options.out)
+    return 0
+
+
+def _bench(options: argparse.Namespace) -> tuple[Bench, Path]:
+    """What is simulated, and the path of the trace."""
+    deployment = simulation.read_deployment(options.deployment, options.tiers)
+    plan, trace = simulation.read_plan(
+        options.deployment,
+        deployment,
+        trace=options.trace,
+        compress=options.compress,
+        duration_s=options.duration,
+    )
+    setting = Setting(
+        deployment,
+        simulation.read_fleet(options.fleet, deployment),
+        routers=options.routers,
+        telemetry_s=options.telemetry_s,
+        warmup_s=plan.warmup_s,
+    )
+    rows = simulation.read_rows(trace)
+    return Bench(setting, plan, rows, range(1, options.seeds + 1), _progress), trace
+
+
+def _contenders(options: argparse.Namespace, setting: Setting) -> list[Contender]:
+    documents = simulation.read_policies(options.policy, setting.deployment)
+    policies = [of_policy(name, document, setting) for name, document in documents.items()]
+    names = [name for name in dict.fromkeys(options.baseline) if name != BEST_STATIC]
+    return [*policies, *(of_baseline(name, setting) for name in names)]
+
+
+def _wants_static(options: argparse.Namespace) -> bool:
+    return BEST_STATIC in options.baseline
+
+
+def _static_contender(statics: Sequence[BestMapping], setting: Setting) -> list[Contender]:
+    """The mapping that is best at the first goal at which any is."""
+    found = [one.mapping for one in statics if one.mapping is not None]
+    return [of_mapping(BEST_STATIC, found[0], setting)] if found else []
+
+
+def _highest(
+    bench: Bench,
+    contenders: Sequence[Contender],
+    bounds: Sequence[Bound],
+    statics: Sequence[BestMapping],
+) -> dict[str, list[Found]]:
+    """By contender, for every goal. The static mapping is the best one at that goal."""
+    highest = {
+        contender.name: [bench.highest(contender, bound.goal, bound) for bound in bounds]
+        for contender in contenders
+    }
+    for bound, static in zip(bounds, statics, strict=False):
+        own = _static_contender([static], bench.setting)
+        found = [bench.highest(contender, bound.goal, bound) for contender in own]
+        nothing = Found(bound.goal, 0.0, 0.0, "", ())
+        highest.setdefault(BEST_STATIC, []).extend(found or [nothing])
+    return highest
+
+
+def _write(results: report.Json, folder: Path) -> None:
+    """Show the tables, and write them and the whole document."""
+    console = Console()
+    report_text.show(results, console if console.is_terminal else Console(width=WIDTH))
+    data, page = folder / "results.json", folder / "report.html"
+    data.write_text(json.dumps(results, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    page.write_text(report_html.page(results), encoding="utf-8")
+    print(f"\nWrote {data} and {page}.")
+
+
+def _progress(text: str) -> None:
+    sys.stderr.write(text)
+    sys.stderr.flush()
+
+
+def _positive(text: str) -> float:
+    return _number(text, least=0.0, inclusive=False)
+
+
+def _not_negative(text: str) -> float:
+    return _number(text, least=0.0, inclusive=True)
+
+
+def _number(text: str, *, least: float, inclusive: bool) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value) or value < least or (value == least and not inclusive):
+        bound = "0 or more" if inclusive else "above 0"
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number {bound}")
+    return value
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 1 or more")
+    return int(text)

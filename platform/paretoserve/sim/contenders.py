@@ -1,0 +1,156 @@
+"""Who is simulated: policies and baselines, each with the fleet that it runs on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from paretoserve.domain.deployment import Deployment
+from paretoserve.domain.policy import PolicyDocument
+from paretoserve.domain.profile import Profile
+from paretoserve.domain.tier import Tier
+from paretoserve.policy.policy import Policy
+from paretoserve.policy.protocols import Decides
+from paretoserve.sim import baselines, mappings
+from paretoserve.sim.mappings import StaticMapping
+from paretoserve.sim.records import Run
+from paretoserve.sim.simulation import simulate
+from paretoserve.sim.workload import Workload, tenants_of
+from paretoserve.sim.world import World
+
+BASELINES = {
+    "all:PROFILE": "all nodes run one profile, least loaded",
+    "priority:PROFILE": "the same, and the engine takes waiting requests by their tier's priority",
+    "least-loaded": "the policies' fleet, the replica with the fewest requests",
+    "power-of-two": "the policies' fleet, the emptier of two replicas drawn at random",
+    "cheapest-feasible": "the policies' fleet, the cheapest profile that the curve says is in time",
+    "static:TIER+TIER>PROFILE=NODES,...": "each tier to its own pool of nodes",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Contender:
+    """`policy` makes a fresh one for each router. Without `engine_priority` engines are first come
+    first served. `about` tells a reader what it does.
+    """
+
+    name: str
+    about: str
+    policy: Callable[[], Decides]
+    fleet: Mapping[str, int]
+    engine_priority: bool = True
+
+
+class Setting(NamedTuple):
+    """What is the same for every contender."""
+
+    deployment: Deployment
+    fleet: Mapping[str, int]
+    routers: int = 1
+    telemetry_s: float = 0.0
+    warmup_s: float = 0.0
+
+    @property
+    def gpus(self) -> float:
+        """All that the fleet has."""
+        return sum(self.deployment.profile(name).gpus * n for name, n in self.fleet.items())
+
+
+def contend(
+    contender: Contender, setting: Setting, workload: Workload, goal: float | None = None
+) -> Run:
+    """Simulate one contender; with a `goal` the run is given up when it is out of reach."""
+    deployment = setting.deployment
+    tiers = deployment.tiers if contender.engine_priority else tuple(map(_level, deployment.tiers))
+    return simulate(
+        World(
+            name=contender.name,
+            policy=contender.policy,
+            workload=workload,
+            tiers=tiers,
+            profiles=deployment.profiles,
+            tenants=tenants_of(workload.arrivals, deployment.tenants),
+            fleet=tuple(contender.fleet.items()),
+            routers=setting.routers,
+            telemetry_s=setting.telemetry_s,
+            warmup_s=setting.warmup_s,
+            goal=goal,
+        )
+    )
+
+
+def _level(tier: Tier) -> Tier:
+    return tier.model_copy(update={"priority": 0})
+
+
+def of_policy(name: str, document: PolicyDocument, setting: Setting) -> Contender:
+    """A policy document on the fleet."""
+    deployment = setting.deployment
+    return Contender(
+        name,
+        f"policy {document.version}",
+        lambda: Policy(document, deployment.tiers, deployment.profiles),
+        setting.fleet,
+    )
+
+
+def of_mapping(name: str, mapping: StaticMapping, setting: Setting) -> Contender:
+    """A static mapping, on the nodes that its pools name."""
+    tiers, profiles = setting.deployment.tiers, setting.deployment.profiles
+    return Contender(
+        name,
+        mapping.name,
+        lambda: baselines.static(mapping, tiers, profiles),
+        mapping.fleet,
+    )
+
+
+def of_baseline(text: str, setting: Setting) -> Contender:
+    """The baseline of a name as BASELINES has them, on as many GPUs as the fleet has.
+
+    Raises ValueError for a name that is none of them, naming what would be right.
+    """
+    tiers, profiles = setting.deployment.tiers, setting.deployment.profiles
+    kind, colon, rest = text.partition(":")
+    blind = {
+        "least-loaded": baselines.blind_least_loaded,
+        "power-of-two": baselines.blind_power_of_two,
+        "cheapest-feasible": baselines.cheapest_feasible,
+    }
+    if kind in blind and not colon:
+        return Contender(text, BASELINES[kind], lambda: blind[kind](tiers, profiles), setting.fleet)
+    if kind in {"all", "priority"}:
+        profile = _profile(text, rest, profiles)
+        return Contender(
+            text,
+            BASELINES[f"{kind}:PROFILE"],
+            lambda: baselines.one_profile(profile.name, tiers, profiles),
+            {profile.name: int(setting.gpus // profile.gpus)},
+            engine_priority=kind == "priority",
+        )
+    if kind == "static":
+        mapping = _mapping(rest, setting)
+        return of_mapping(
+            f"static {'+'.join(str(p.nodes) for p in mapping.pools)}", mapping, setting
+        )
+    raise ValueError(f"there is no baseline {text!r}; known are {', '.join(BASELINES)}")
+
+
+def _profile(text: str, name: str, profiles: Sequence[Profile]) -> Profile:
+    for profile in profiles:
+        if profile.name == name:
+            return profile
+    known = ", ".join(profile.name for profile in profiles)
+    raise ValueError(f"baseline {text!r}: there is no profile {name!r}, only {known}")
+
+
+def _mapping(text: str, setting: Setting) -> StaticMapping:
+    deployment = setting.deployment
+    mapping = mappings.parse(
+        text, (t.name for t in deployment.tiers), (p.name for p in deployment.profiles)
+    )
+    gpus = sum(deployment.profile(p.profile).gpus * p.nodes for p in mapping.pools)
+    if gpus != setting.gpus:
+        raise ValueError(f"{text!r} takes {gpus:g} GPUs, the fleet has {setting.gpus:g}")
+    return mapping

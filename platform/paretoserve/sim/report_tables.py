@@ -1,0 +1,197 @@
+"""The report's tables, from its JSON document; the terminal and the HTML page show the same ones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from paretoserve.sim.report_cells import (
+    Cell,
+    Figures,
+    Table,
+    judged,
+    names,
+    number,
+    percent,
+    row,
+    signed,
+)
+from paretoserve.sim.report_detail import details
+
+
+def tables(report: Figures) -> list[Table]:
+    """Every table that has a row."""
+    load = focus(report)
+    found = [highest_loads(report), attainment(report)]
+    if load is not None:
+        found += details(report, load)
+        found += [compared(report, one) for one in report["comparisons"] if one["load"] == load]
+    return [table for table in found if table.rows]
+
+
+def focus(report: Figures) -> float | None:
+    """The load that is shown in detail: the highest at which the first policy keeps every
+    promise, else the lowest; None when no load was asked for.
+    """
+    promised = {tier["name"]: tier["percentile"] for tier in report["inputs"]["tiers"]}
+    own = [p for p in report["by_load"] if p["policy"] == names(report)[0]]
+    kept = [point["load"] for point in own if _keeps(point, promised)]
+    return max(kept) if kept else min((point["load"] for point in own), default=None)
+
+
+def _keeps(point: Figures, promised: Mapping[str, float]) -> bool:
+    return all(
+        tier["attainment"]["value"] is None or tier["attainment"]["value"] >= promised[tier["tier"]]
+        for tier in point["tiers"]
+    )
+
+
+def heading(report: Figures) -> list[str]:
+    """What was simulated, in a few lines."""
+    inputs = report["inputs"]
+    shares = ", ".join(f"{c['tier']} {percent(c['share'], 0)}" for c in inputs["clients"])
+    profiles = (f"{p['name']} ({p['gpus']:g} GPUs, {p['source']})" for p in inputs["profiles"])
+    seeds, routers = ", ".join(map(str, inputs["seeds"])), inputs["routers"]
+    what = (
+        f"Trace {inputs['trace']}, {inputs['trace_requests']} requests, played "
+        f"{inputs['compress']:g} times faster: {inputs['base_rate']:.1f} requests/s at load 1. "
+        f"Requests: {shares}."
+    )
+    how = (
+        f"{inputs['duration_s']:g} s simulated, the first {inputs['warmup_s']:g} not judged; "
+        f"seeds {seeds}; {inputs['gpus']:g} GPUs; {routers} router{'s' if routers > 1 else ''}, "
+        f"state up to {inputs['telemetry_s']:g} s old."
+    )
+    lines = [what, how, f"Profiles: {', '.join(profiles)}."]
+    lines += [f"{policy['name']}: {policy['about']}." for policy in report["policies"]]
+    lines += [
+        f"Best static mapping at {percent(one['goal'], 0)}: {one['mapping'] or 'none'} "
+        f"(of {one['mappings']}; {one['runs']} runs of single pools)."
+        for one in report["best_static"]
+    ]
+    if report["emulated"]:
+        lines.append("EMULATED: engines are modelled by latency curves; nothing ran on a GPU.")
+    return lines
+
+
+def highest_loads(report: Figures) -> Table:
+    first = {
+        found["goal"]: found["rate"]
+        for found in reversed(report["highest_loads"])
+        if found["policy"] == names(report)[0]
+    }
+    rows = [
+        row(
+            found["policy"], f"{percent(found['goal'], 0)}", number(found["load"], 2),
+            number(found["rate"], 0), _ratio(found["rate"], first.get(found["goal"])),
+            found["limit"] or "-", _fleet(found["replicas"]), str(len(found["runs"])),
+        )
+        for found in report["highest_loads"]
+    ]  # fmt: skip
+    rows += [
+        row(
+            "upper bound", f"{percent(bound['goal'], 0)}", number(bound["load"], 2),
+            number(bound["rate"], 0), _ratio(bound["rate"], first.get(bound["goal"])),
+            "-", "any", "-",
+        )
+        for bound in report["bounds"]
+    ]  # fmt: skip
+    return Table(
+        "The highest load with every tier at the goal",
+        "in-contract requests; each load passed with two seeds; limit: the tier that failed next",
+        ("policy", "goal", "load", "requests/s", "over first", "limit", "fleet", "runs"),
+        tuple(rows) if report["highest_loads"] else (),
+        left=(0, 5, 6),
+    )
+
+
+def attainment(report: Figures) -> Table:
+    tiers = report["inputs"]["tiers"]
+    rows = [
+        (
+            Cell(point["policy"]),
+            Cell(number(point["load"], 2)),
+            Cell(number(point["offered_rate"]["value"], 0)),
+            Cell(number(point["goodput"]["value"], 1)),
+            *(
+                _attained(_named(point["tiers"], tier["name"]), tier["percentile"])
+                for tier in tiers
+            ),
+        )
+        for point in report["by_load"]
+    ]
+    return Table(
+        "Attainment by load",
+        "goodput: requests/s that met their own SLA; a refused request missed it; means over seeds",
+        ("policy", "load", "offered/s", "goodput/s", *(tier["name"] for tier in tiers)),
+        tuple(rows),
+    )
+
+
+def _attained(tier: Figures | None, promised: float) -> Cell:
+    return judged(tier["attainment"]["value"] if tier else None, promised)
+
+
+def compared(report: Figures, one: Figures) -> Table:
+    promised = {tier["name"]: tier["percentile"] for tier in report["inputs"]["tiers"]}
+    tiers = [
+        (
+            Cell(f"{tier['tier']}: attainment"),
+            judged(tier["attainment"]["first"]["value"], promised[tier["tier"]]),
+            judged(tier["attainment"]["second"]["value"], promised[tier["tier"]]),
+            *_points(tier["attainment"]["difference"]),
+        )
+        for tier in one["tiers"]
+    ]
+    figures = [("goodput, requests/s", one["goodput"], 1)]
+    figures += [("GPU-s/1k, all", one["gpu_seconds_per_1000_met"], 1)]
+    figures += [(f"{t['tier']}: GPU-s/1k", t["gpu_seconds_per_1000_met"], 1) for t in one["tiers"]]
+    others = [
+        row(
+            name, number(pair["first"]["value"], digits), number(pair["second"]["value"], digits),
+            signed(pair["difference"]["value"], digits), _span(pair["difference"], 1, digits),
+            _verdict(pair["difference"]),
+        )
+        for name, pair, digits in figures
+    ]  # fmt: skip
+    return Table(
+        f"{one['first']} and {one['second']} at load {one['load']:g}",
+        f"means of {len(one['seeds'])} seed{'s' if len(one['seeds']) > 1 else ''}; 95%: of the "
+        f"paired difference, Student's t",
+        ("", one["first"], one["second"], "difference", "95%", "differ"),
+        (*tiers, *others),
+        left=(0, 5),
+    )
+
+
+def _points(difference: Figures) -> tuple[Cell, Cell, Cell]:
+    """A difference of shares in percentage points."""
+    value = difference["value"]
+    text = "-" if value is None else f"{100 * value:+.2f} points"
+    return Cell(text), Cell(_span(difference, 100, 2)), Cell(_verdict(difference))
+
+
+def _span(interval: Figures, scale: float, digits: int) -> str:
+    if interval["low"] is None:
+        return "-"
+    return (
+        f"{signed(scale * interval['low'], digits)} to {signed(scale * interval['high'], digits)}"
+    )
+
+
+def _verdict(difference: Figures) -> str:
+    """Whether an interval leaves zero out; one seed says nothing."""
+    if difference["low"] is None:
+        return "one seed"
+    return "yes" if difference["low"] > 0 or difference["high"] < 0 else "not shown"
+
+
+def _named(tiers: Sequence[Figures], name: str) -> Figures | None:
+    return next((tier for tier in tiers if tier["tier"] == name), None)
+
+
+def _fleet(replicas: Mapping[str, int] | None) -> str:
+    return " + ".join(f"{n} {name}" for name, n in (replicas or {}).items()) or "-"
+
+
+def _ratio(rate: float, first: float | None) -> str:
+    return f"{rate / first:.2f}" if first else "-"

@@ -62,8 +62,8 @@ class Hope:
         self.lost = False
 
     def count(self, record: Record) -> None:
-        """Take note of a request that has ended."""
-        if record.met or not self._left:
+        """Take note of a request that has ended; what exceeds a contract is not promised."""
+        if record.met or not record.in_contract or not self._left:
             return
         self._missed[record.tier] += 1
         self.lost = self.lost or self._missed[record.tier] > self._left[record.tier]

@@ -5,7 +5,11 @@ from __future__ import annotations
 import math
 import random
 from dataclasses import dataclass
+from pathlib import Path
 
+import yaml
+
+from paretoserve.domain.document import Document
 from paretoserve.domain.estimate import Estimate
 from paretoserve.domain.policy import PolicyDocument
 from paretoserve.domain.profile import CurvePoint, LatencyCurve, Limits, Profile
@@ -15,6 +19,7 @@ from paretoserve.domain.residual import LOAD_BUCKETS, Factors, Residuals
 from paretoserve.domain.tenant import Tenant
 from paretoserve.domain.tier import Tier
 from paretoserve.policy.policy import Policy
+from paretoserve.telemetry.decision_codec import encode
 from paretoserve.telemetry.decision_row import COMPLETED, REFUSED, DecisionRow, Result
 
 
@@ -117,13 +122,24 @@ class Draws:
             home=self.draw.choice(("", "fast")),
             waited_ms=self.draw.choice((0.0, 120.5)),
             in_contract=self.draw.random() < 0.9,
-            draw=self.draw.random() * 0.4,
+            draw=self.draw.random(),
         )
 
 
-def policy(version: str = "v1", **parameters: object) -> Policy:
-    document = PolicyDocument.model_validate({"version": version, "explore": 0.2, **parameters})
-    return Policy(document, TIERS, PROFILES)
+def document(version: str = "v1", **parameters: object) -> PolicyDocument:
+    return PolicyDocument.model_validate({"version": version, "explore": 0.2, **parameters})
+
+
+def policy(
+    version: str = "v1", *, profiles: tuple[Profile, ...] = PROFILES, **parameters: object
+) -> Policy:
+    return Policy(document(version, **parameters), TIERS, profiles)
+
+
+MEETS = {"fast": 0.95, "slow": 0.6}
+"""How often a profile keeps its promise, whatever was predicted."""
+COSTS = {"fast": 0.4, "slow": 0.1}
+"""GPU-seconds of one request."""
 
 
 def rows(
@@ -139,10 +155,31 @@ def rows(
         if decision.hold_s is None:
             result = Result(REFUSED)
             if decision.chosen is not None:
-                result = Result(
-                    COMPLETED, draws.draw.random() < 0.8, 123.25, 2.5, 1500.0, 128, 64,
-                    draws.draw.random(), 1,
-                )  # fmt: skip
-            time = 1_767_225_600.0 + len(found)
+                name = decision.chosen.profile
+                met = draws.draw.random() < MEETS[name]
+                result = Result(COMPLETED, met, 123.25, 2.5, 1500.0, 128, 64, COSTS[name], 1)
+            time = 1_767_225_600.0 + 3 * len(found)
             found.append(DecisionRow(time, "gw", request, snapshot, 1001.5, decision, result))
     return found
+
+
+def write_log(path: Path, rows: list[DecisionRow]) -> None:
+    """A file as a DecisionLog would write it."""
+    lines = [encode(row, row.weight, lambda identifier: identifier) for row in rows]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def write_deployment(folder: Path, document: PolicyDocument) -> None:
+    """PROFILES, TIERS, TENANTS and a policy as a deployment folder."""
+    model = {"name": "m", "path": "no/weights", "context_tokens": 32_768}
+    documents: dict[str, object] = {"models": {"models": [model]}, "policy": _plain(document)}
+    for kind, found in (("profiles", PROFILES), ("tiers", TIERS), ("tenants", TENANTS)):
+        documents |= {f"{kind}/{one.name}": _plain(one) for one in found}
+    for name, value in documents.items():
+        path = folder / f"{name}.yaml"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(yaml.safe_dump(value), encoding="utf-8")
+
+
+def _plain(document: Document) -> object:
+    return document.model_dump(mode="json", exclude_defaults=True)

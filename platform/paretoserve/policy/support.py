@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from paretoserve.policy.intervals import figure
 from paretoserve.policy.offpolicy import Trial
 from paretoserve.policy.redecide import REFUSED
 
@@ -24,8 +25,8 @@ class Support:
     `changed` is the share of requests for which the two policies prefer different actions, not
     counting what the new one refuses. `untried` is the share of the new policy's choices that the
     logging policy never makes in that state. `effective` is the number of rows that importance
-    weighing leaves (Kish): of all, and of changed ones. `mean_weight` is near 1 minus `untried`
-    when the propensities are right.
+    weighing leaves (Kish): of all, and of changed ones. `mean_weight` is near the share of the new
+    choices that the log covers, when the propensities are right.
     """
 
     rows: int
@@ -56,7 +57,7 @@ def support(trials: Sequence[Trial]) -> Support:
 
 def refusals(trials: Sequence[Trial]) -> list[str]:
     """Why these rows cannot tell what the new policy would earn, and what to do; [] if they can."""
-    return list(_unusable(trials)) or list(_shortfalls(support(trials)))
+    return list(_unusable(trials)) or list(_shortfalls(support(trials))) or list(_misstated(trials))
 
 
 def _unusable(trials: Sequence[Trial]) -> Iterator[str]:
@@ -99,6 +100,23 @@ def _shortfalls(found: Support) -> Iterator[str]:
             f"logged rows that explored such choices are worth {found.effective_changed:.0f}, an "
             f"estimate needs {LEAST_EFFECTIVE_CHANGED:.0f}: log for longer, or with a larger "
             "`explore`"
+        )
+
+
+def _misstated(trials: Sequence[Trial]) -> Iterator[str]:
+    """Importance weights average the share of the new choices that the log covers, if the
+    propensities are what they say; four standard errors off is no accident.
+    """
+    excess = [
+        trial.ratio - math.fsum(p for action, p in trial.new.items() if trial.logged.get(action))
+        for trial in trials
+    ]
+    found = figure(excess, [t.weight for t in trials], {"time blocks": [t.block for t in trials]})
+    if abs(found.value) > 2 * (found.high - found.value):
+        yield (
+            f"importance weights are {found.value:+.2f} off their expected mean: choices were not "
+            "made with the propensities that the log states, as when request ids are reused, or "
+            "rows were dropped or filtered by what was chosen"
         )
 
 

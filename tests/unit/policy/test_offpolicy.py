@@ -233,9 +233,9 @@ def test_features_are_brought_to_one_scale() -> None:
 # What a log cannot support.
 
 
-def explored(rows: int, every: int) -> list[Trial]:
+def explored(rows: int, every: int, stated: float | None = None) -> list[Trial]:
     """The new policy takes fast everywhere; one row in `every` explored it."""
-    share = 1 / every
+    share = stated or 1 / every
     logged = {"slow": 1 - share, "fast": share}
     return [
         trial(block=at, action="slow" if at % every else "fast", new={"fast": 1.0},
@@ -258,6 +258,10 @@ REFUSALS = {
         "4.8% of the new policy's choices were never open",
     ),
     "worth little": (explored(2000, 50), "2000 rows are worth 40, an estimate needs 100"),
+    "propensities are not frequencies": (
+        explored(2000, 10, stated=0.05),
+        r"weights are \+1.00 off their expected mean",
+    ),
     "changes worth little": (
         explored(400, 20) + [trial()] * 2000,
         "differently for 16.7% of requests, .* explored such choices are worth 20, .* needs 30",

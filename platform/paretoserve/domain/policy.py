@@ -70,7 +70,18 @@ class PolicyDocument(Document):
     protect: bool = Field(
         default=True, description="never slow a running request below its promise"
     )
-    group: bool = Field(default=True, description="keep tight tiers together within a profile")
+    pack: float = Field(
+        default=0.8,
+        ge=0,
+        le=1,
+        description="share of its targets up to which a replica is filled before the next one; 0 "
+        "spreads requests over all of them",
+    )
+    group: float = Field(
+        default=0.5,
+        ge=0,
+        description="how much worse a replica is whose tightest promise is half or twice as tight",
+    )
     hold: bool = Field(default=True, description="let requests wait in the router for room")
     patience_s: float = Field(
         default=5.0,

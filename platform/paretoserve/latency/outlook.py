@@ -49,6 +49,17 @@ class Outlook(NamedTuple, Generic[Number]):
     load: Number
 
 
+def present_tpot_ms(profile: Profile, state: ReplicaState) -> float:
+    """TPOT of what a replica holds now, by the bare curve, milliseconds."""
+    batch = max(1, min(state.held, profile.limits.max_batch))
+    return tpot_ms(profile.curve, batch, state.kv_used_tokens) / (1 - _prompt_share(profile, state))
+
+
+def _prompt_share(profile: Profile, state: ReplicaState) -> float:
+    """The share of its time that a replica spends on prompts."""
+    return min(state.prefill_rate / profile.curve.prefill_tokens_per_s, MOST_PREFILL_SHARE)
+
+
 def outlook(
     profile: Profile, state: ReplicaState, residuals: Residuals = NO_RESIDUALS
 ) -> Outlook[float]:
@@ -66,7 +77,6 @@ def outlook(
     token_ms = 1000 / curve.prefill_tokens_per_s + step_ms / curve.chunk_tokens
     batch = min(present + 1, limits.max_batch)
     tpot = tpot_ms(curve, batch, kv_used)
-    share = min(state.prefill_rate / curve.prefill_tokens_per_s, MOST_PREFILL_SHARE)
     ahead = max(0, present + 1 - limits.max_batch)
     load = (present + 1) / limits.admit
     return Outlook(
@@ -74,7 +84,7 @@ def outlook(
         curve.prefill_ms + step_ms,
         token_ms,
         ahead * tpot / limits.max_batch,
-        tpot / (1 - share),
+        tpot / (1 - _prompt_share(profile, state)),
         profile.gpus / curve.prefill_tokens_per_s,
         profile.gpus * tpot / 1000 / batch,
         *residuals.at(load),

@@ -80,7 +80,8 @@ class Attainment:
     """
 
     def __init__(self, objectives: Mapping[str, float], *, keys: int = KEYS) -> None:
-        self._objectives = objectives
+        self.objectives = objectives
+        """May be put in place by others when tiers change."""
         self._keys = keys
         self._records: OrderedDict[_Key, dict[float, _Window]] = OrderedDict()
         self._missed: dict[_Key, None] = {}
@@ -140,7 +141,7 @@ class Attainment:
     def rows(self, now: float) -> Iterator[Attained]:
         """Every pair with requests in a window, for export."""
         for (tenant, tier), windows in self._records.items():
-            objective = self._objectives.get(tier)
+            objective = self.objectives.get(tier)
             for window_s, window in windows.items():
                 met, total = window.counts(now)
                 if total and objective is not None:
@@ -149,7 +150,7 @@ class Attainment:
     def _burning_pairs(self, now: float) -> Iterator[tuple[_Key, float]]:
         for key in tuple(self._missed):
             short = self.attainment(*key, MINUTE_S, now)
-            objective = self._objectives.get(key[1])
+            objective = self.objectives.get(key[1])
             if short[0] == short[1]:
                 del self._missed[key]
             elif objective is not None:

@@ -8,15 +8,18 @@ from dataclasses import replace
 
 from paretoserve.domain.estimate import Estimate
 from paretoserve.domain.policy import PolicyDocument
+from paretoserve.domain.replica import ReplicaState
 from paretoserve.domain.request import Request
 from paretoserve.domain.residual import Residuals
 from paretoserve.domain.usage import Acceptance
 from paretoserve.latency.acceptance import Acceptances
 from paretoserve.latency.calibration import Calibration
 from paretoserve.latency.length import Lengths
+from paretoserve.latency.outlook import present_tpot_ms
 from paretoserve.placement.prefixes import BLOCK_TOKENS, PrefixIndex
 from paretoserve.placement.streams import Leg, Stream
 
+LEAST_MS = 0.01
 LEAST_GAPS = 8
 """Gaps between tokens that a leg must have had for its TPOT to say something."""
 
@@ -34,7 +37,7 @@ class Experience:
     def expect(self, request: Request) -> Request:
         """The request with what is expected of it, and its draw."""
         cached = self.prefixes.lookup(request.blocks, request.prompt_tokens)
-        session = self.prefixes.session(request.session_id) if request.session_id else None
+        session = self.prefixes.session(_session(request)) if request.session_id else None
         held = {replica_id for replica_id, _ in cached}
         median, high = self._lengths.estimate(
             request.tenant, request.max_tokens, self._document.length_quantile
@@ -65,34 +68,43 @@ class Experience:
         ticket, request = leg.ticket, stream.request
         self.prefixes.remember(ticket.replica_id, request.blocks, now)
         if request.session_id:
-            self.prefixes.remember_session(request.session_id, ticket.replica_id, ticket.profile)
+            self.prefixes.remember_session(_session(request), ticket.replica_id, ticket.profile)
 
-    def ended(self, leg: Leg, now: float) -> None:
-        """Learn from a stay on a replica, however it ended."""
+    def ended(self, leg: Leg, state: ReplicaState | None, now: float) -> None:
+        """Learn from a stay on a replica, however it ended. `state` is the replica's at the end.
+
+        TPOT is compared with the mean of what the curve says of the load at the beginning and at
+        the end: what it gets wrong, not what came to it later.
+        """
         if leg.first_at is None:
             return
-        gaps = leg.tokens - 1
-        observed = 1000 * (now - leg.first_at) / gaps if gaps >= LEAST_GAPS else None
+        gaps, ttft_ms = leg.tokens - 1, 1000 * (leg.first_at - leg.began_at)
+        tpot_ms = 1000 * (now - leg.first_at) / gaps if gaps >= LEAST_GAPS else 0.0
+        at_end = present_tpot_ms(leg.profile, state) if state is not None else leg.tpot_ms
+        expected_ms = (leg.tpot_ms + at_end) / 2
         self._calibration.observe(
             leg.ticket.profile,
             leg.load,
-            leg.ttft_ms,
-            1000 * (leg.first_at - leg.began_at),
-            leg.tpot_ms if observed is not None else None,
-            observed,
             now,
+            ttft_ratio=max(ttft_ms, LEAST_MS) / leg.ttft_ms,
+            tpot_ratio=tpot_ms / expected_ms if tpot_ms > 0 else None,
         )
 
-    def finished(self, stream: Stream, acceptance: Acceptance, now: float) -> None:
+    def finished(self, stream: Stream, acceptance: Acceptance) -> None:
         """Learn from a whole answer."""
         request, leg = stream.request, stream.leg
-        limited = stream.tokens >= request.max_tokens
-        self._lengths.observe(request.tenant, stream.tokens, limited, now)
-        if leg is not None and acceptance.steps:
-            self._acceptances.observe(request.tenant, leg.ticket.profile, acceptance, now)
+        cut = stream.tokens >= request.max_tokens
+        self._lengths.observe(request.tenant, stream.tokens, cut=cut)
+        if leg is not None:
+            self._acceptances.observe(request.tenant, leg.ticket.profile, acceptance)
 
 
 def draw(request_id: str) -> float:
     """A number in [0, 1) that is always the same for a request and has nothing to do with it."""
     digest = hashlib.blake2b(request_id.encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") / 2**64
+
+
+def _session(request: Request) -> str:
+    """Sessions of two tenants are two, whatever they call them."""
+    return f"{request.tenant}/{request.session_id}"

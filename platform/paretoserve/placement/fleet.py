@@ -191,6 +191,11 @@ class Fleet:
         replica = self._replicas.get(replica_id)
         return replica.show(replica.rated_at).held if replica else 0
 
+    def state(self, replica_id: str, now: float) -> ReplicaState | None:
+        """One replica at `now`; None for one that is unknown."""
+        replica = self._replicas.get(replica_id)
+        return replica.show(now) if replica else None
+
     def snapshot(self, now: float) -> Snapshot:
         """The fleet at `now`, monotonic seconds, ordered by replica id."""
         return Snapshot(tuple([replica.show(now) for replica in self._replicas.values()]), now)

@@ -14,20 +14,21 @@ from dataclasses import dataclass, replace
 from paretoserve.domain.decision import Decision, Outcome
 from paretoserve.domain.errors import ParetoserveError, QuotaExceeded, Saturated
 from paretoserve.domain.profile import Profile
-from paretoserve.domain.replica import ReplicaState, Share, Snapshot
+from paretoserve.domain.replica import Health, ReplicaState, Snapshot
 from paretoserve.domain.request import Request
 from paretoserve.domain.tenant import Tenant
 from paretoserve.domain.ticket import Ticket
 from paretoserve.domain.tier import Tier
 from paretoserve.domain.usage import Acceptance, Usage
 from paretoserve.latency.cost import gpu_seconds, list_price
+from paretoserve.latency.outlook import outlook
 from paretoserve.ledger.attainment import Attainment
 from paretoserve.ledger.fairness import VirtualTime
 from paretoserve.ledger.ledger import Ledger
 from paretoserve.placement.experience import Experience
 from paretoserve.placement.fleet import Fleet
 from paretoserve.placement.prefixes import BLOCK_TOKENS
-from paretoserve.placement.streams import Leg, Stream, threatened
+from paretoserve.placement.streams import Leg, Pace, Stream, threatened
 from paretoserve.placement.tickets import TicketIssuer
 from paretoserve.placement.waiting_room import Waiting, WaitingRoom
 from paretoserve.policy.options import targets_of
@@ -103,6 +104,8 @@ class Router:
         self._streams: dict[str, Stream] = {}
         self._watched: dict[str, Stream] = {}
         self._shed: list[Refused] = []
+        self._paces: dict[str, Pace] = {}
+        self._paces_at = -math.inf
 
     def reconfigure(
         self, policy: Decides, tiers: Iterable[Tier], profiles: Iterable[Profile]
@@ -111,6 +114,7 @@ class Router:
         self._policy = policy
         self._tiers = {tier.name: tier for tier in tiers}
         self._profiles = {profile.name: profile for profile in profiles}
+        self._attainment.objectives = {name: t.percentile for name, t in self._tiers.items()}
 
     @property
     def held(self) -> int:
@@ -142,11 +146,17 @@ class Router:
             raise ValueError(f"request {request.request_id} has arrived already")
         tier = self._tiers[request.tier]
         request = self._experience.expect(request)
-        if not self._ledger.covers(tenant, tier.name, self._price(request, tier), now):
+        cost = self._price(request, tier)
+        if not self._ledger.covers(tenant, tier.name, cost, now):
             if tier.fallback is None:
                 return Refused(request, None, _exceeded(tenant, tier))
             tier = self._tiers[tier.fallback]
             request = replace(request, tier=tier.name, in_contract=False)
+        try:
+            contract = tier.name if request.in_contract else ""
+            self._ledger.reserve(tenant, request.request_id, cost, now, contract)
+        except QuotaExceeded as error:
+            return Refused(request, None, error)
         stream = Stream(request, tenant, tier, targets_of(request, tier), now)
         self._streams[request.request_id] = stream
         if self._room.waiting(tier.name):
@@ -188,7 +198,7 @@ class Router:
         """A stream has ended well; returns its cost in GPU-seconds. `usage` is of its last leg."""
         stream = self._streams[request_id]
         stream.last_at = now
-        self._experience.finished(stream, acceptance, now)
+        self._experience.finished(stream, acceptance)
         cost = self._leg_cost(stream, usage)
         self._end_leg(stream, cost, now)
         self._judge(stream, now)
@@ -259,20 +269,12 @@ class Router:
             return self._refuse(stream, decision, None, now)
         return self._run(stream, decision, now)
 
-    def _run(self, stream: Stream, decision: Decision, now: float) -> Placed | Refused:
+    def _run(self, stream: Stream, decision: Decision, now: float) -> Placed:
         """Reserve what a decision needs; the ticket says what it holds."""
         request = stream.request
         ticket = self._tickets.issue(request, decision, now)
-        if stream.moves:
-            self._ledger.amend(request.request_id, stream.gpu_seconds + ticket.gpu_seconds, now)
-        else:
-            contract = stream.tier.name if request.in_contract else ""
-            try:
-                self._ledger.reserve(
-                    stream.tenant, request.request_id, ticket.gpu_seconds, now, contract
-                )
-            except QuotaExceeded as error:
-                return self._refuse(stream, decision, error, now)
+        self._ledger.amend(request.request_id, stream.gpu_seconds + ticket.gpu_seconds, now)
+        self._charge(stream, ticket.gpu_seconds)
         leg = self._leg(stream, decision, ticket, now)
         stream.leg = leg
         self._fleet.reserve(ticket, now, leg.uncached)
@@ -382,10 +384,32 @@ class Router:
                 continue
             stream.looked_at = now
             rest = self._experience.rest(stream)
-            if threatened(stream, rest, escalation, now):
+            if threatened(stream, rest, self._fastest(stream.tier, now), escalation, now):
                 moved = self._move(stream, stream.continued(rest, now), now)
                 if moved is not None:
                     yield moved
+
+    def _fastest(self, tier: Tier, now: float) -> Pace:
+        """What the fastest of a tier's replicas would give a stream that joins it now.
+
+        Looked up once for each tier and look.
+        """
+        if self._paces_at != now:
+            self._paces, self._paces_at = {}, now
+        if tier.name not in self._paces:
+            self._paces[tier.name] = self._pace(tier, now)
+        return self._paces[tier.name]
+
+    def _pace(self, tier: Tier, now: float) -> Pace:
+        views = [
+            outlook(self._profiles[state.profile], state)
+            for state in self._fleet.snapshot(now).replicas
+            if state.profile in tier.profiles and state.health is Health.SERVING
+        ]
+        if not views:
+            return Pace(math.inf, math.inf, math.inf)
+        best = min(views, key=lambda view: view.tpot_ms)
+        return Pace(best.tpot_ms, best.token_ms, best.wait_ms + best.begin_ms + 1000 * LOOK_EVERY_S)
 
     def _move(self, stream: Stream, request: Request, now: float) -> Placed | None:
         """Move a stream to a replica that is in time for its rest, if there is one."""
@@ -401,17 +425,16 @@ class Router:
         self._end_leg(stream, self._leg_cost(stream, used), now)
         stream.moves += 1
         stream.request = request
-        placed = self._run(stream, decision, now)
-        return placed if isinstance(placed, Placed) else None
+        return self._run(stream, decision, now)
 
     def _end_leg(self, stream: Stream, cost: float, now: float) -> None:
         leg = stream.leg
         if leg is None:
             return
         request_id = stream.request.request_id
+        self._experience.ended(leg, self._fleet.state(leg.ticket.replica_id, now), now)
         self._fleet.release(request_id)
-        self._experience.ended(leg, now)
-        self._fairness.charge(stream.tier.name, stream.tenant.name, cost, stream.tenant.weight)
+        self._charge(stream, cost - leg.ticket.gpu_seconds)
         self._watched.pop(request_id, None)
         stream.gpu_seconds += cost
         stream.leg = None
@@ -428,6 +451,12 @@ class Router:
             batch=round((leg.batch + batch) / 2),
             prompt_tokens=usage.prompt_tokens - usage.cached_tokens,
             completion_tokens=usage.completion_tokens,
+        )
+
+    def _charge(self, stream: Stream, gpu_seconds: float) -> None:
+        """Count service for fairness: what is estimated at once, what was wrong when it ends."""
+        self._fairness.charge(
+            stream.tier.name, stream.tenant.name, gpu_seconds, stream.tenant.weight
         )
 
     def _settle(self, stream: Stream) -> float:

@@ -16,6 +16,21 @@ from paretoserve.domain.ticket import Ticket
 from paretoserve.domain.tier import Tier
 
 
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How fast a moved stream may be expected to go on: milliseconds."""
+
+    tpot_ms: float
+    prompt_ms: float
+    fixed_ms: float
+
+    def replay_ms(self, stream: Stream) -> float:
+        """Time until its next token: all that it has is prefilled again."""
+        request = stream.request
+        tokens = request.prompt_tokens - request.generated + stream.tokens
+        return self.fixed_ms + self.prompt_ms * tokens
+
+
 @dataclass(slots=True)
 class Leg:
     """One stay on one replica. `batch` is how many streams were there when it began.
@@ -104,16 +119,27 @@ class Stream:
         return min(self.targets.e2e_ms, first_ms + self.targets.tpot_ms * gaps)
 
 
-def threatened(stream: Stream, rest: Estimate, escalation: Escalation, now: float) -> bool:
-    """Whether a stream that goes on at its pace so far is about to miss its target.
+def threatened(
+    stream: Stream,
+    rest: Estimate,
+    fastest: Pace,
+    escalation: Escalation,
+    now: float,
+) -> bool:
+    """Whether it is time to move a stream: it would miss its target at its pace so far.
 
-    Its TPOT target against its mean pace; its end-to-end target against the time that a long
-    rest, `rest.output_tokens_high`, would still take.
+    One with a TPOT target, as soon as its mean is over it: the sooner it goes faster, the more
+    tokens make up for the slow ones. One with only an end-to-end target at the last moment at
+    which a long rest, `rest.output_tokens_high`, would still make it elsewhere: until then it may
+    end by itself, and costs less where it is.
     """
-    targets, pace = stream.targets, stream.tpot_ms
+    pace, targets = stream.tpot_ms, stream.targets
     if pace is None or stream.tokens < escalation.least_tokens:
         return False
-    if pace > targets.tpot_ms * escalation.share:
+    if pace > targets.tpot_ms:
         return True
     spent = 1000 * (now - stream.arrived_at)
-    return spent + pace * rest.output_tokens_high > targets.e2e_ms * escalation.share
+    if spent + pace * rest.output_tokens_high <= targets.e2e_ms:
+        return False
+    elsewhere = fastest.replay_ms(stream) + fastest.tpot_ms * rest.output_tokens_high
+    return spent + elsewhere > targets.e2e_ms * escalation.share

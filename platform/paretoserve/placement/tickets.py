@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
-from paretoserve.domain.decision import Decision
+from paretoserve.domain.decision import Decision, Outcome
+from paretoserve.domain.prediction import Prediction
 from paretoserve.domain.request import Request
 from paretoserve.domain.ticket import Ticket
-from paretoserve.policy.options import tolerable_tpot_ms
+from paretoserve.policy.options import E2E_FOR_OUTPUT
 
 
 class TicketIssuer:
@@ -37,7 +39,7 @@ class TicketIssuer:
             max_tokens=request.max_tokens,
             gpu_seconds=chosen.prediction.gpu_seconds,
             expires_at=now + self._lifetime_s,
-            tpot_ms=tolerable_tpot_ms(decision.targets, request.estimate, request.waited_ms),
+            tpot_ms=_promise(request, decision, chosen.prediction),
             guest=chosen.guest,
         )
         return replace(ticket, signature=ticket.signed_by(self._key))
@@ -45,3 +47,19 @@ class TicketIssuer:
     def check(self, ticket: Ticket, now: float) -> bool:
         """Whether this issuer's key signed the ticket and it has not expired."""
         return ticket.valid(self._key, now)
+
+
+def _promise(request: Request, decision: Decision, prediction: Prediction) -> float:
+    """The TPOT that its replica must not be filled beyond, milliseconds.
+
+    Its target. Where only the whole answer has one, what an answer of median length can stand,
+    and never less than was to be expected: a longer one can be moved. Nothing for one that was
+    placed although it would be late: it must not close a replica for those that would not be.
+    """
+    targets = decision.targets
+    if decision.outcome is Outcome.DEGRADED:
+        return math.inf
+    if targets.e2e_ms == math.inf:
+        return targets.tpot_ms
+    left = (targets.e2e_ms - request.waited_ms) / max(request.estimate.output_tokens, 1.0)
+    return max(min(targets.tpot_ms, E2E_FOR_OUTPUT * left), prediction.tpot_high_ms)

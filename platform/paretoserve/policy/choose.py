@@ -28,20 +28,16 @@ class Choice(NamedTuple):
     propensity: float = 1.0
 
 
-def choose(board: Board, burn: float) -> Choice:
-    """One choice. `burn` above 1 says that the tenant's error budget is being used up too fast:
-    its requests then do not wait before they take reserved slots.
-    """
+def choose(board: Board) -> Choice:
+    """One choice. A request with time to wait waits for room to spare in its cheapest option."""
     document, overload = board.document, board.case.tier.overload
     slack = slack_ms(board) if document.hold else 0.0
     patient = slack > document.patience_s * 1000
-    spare = board.columns.spare > 0 if patient else None
     for rule, which in (("confident", board.confident), ("median", board.timely)):
-        found = _cheapest(board, which if spare is None else which & spare)
+        found = _spare(board, which) if patient else _cheapest(board, which)
         if found is not None:
-            return _explored(board, Choice(Outcome.PLACED, rule, *found))
-    if burn > 1 and "spill" in overload and (spilled := _spill(board)) is not None:
-        return spilled
+            choice = Choice(Outcome.PLACED, rule, *found)
+            return choice if patient else _explored(board, choice)
     if slack > SHORTEST_HOLD_MS:
         return Choice(Outcome.HELD, "patience" if patient else "hold", hold_s=slack / 1000)
     for step in overload:
@@ -75,6 +71,16 @@ def _cheapest(board: Board, which: Flags) -> tuple[Option, int] | None:
     return None
 
 
+def _spare(board: Board, which: Flags) -> tuple[Option, int] | None:
+    """The best replica with room to spare of the cheapest option that is open to the request."""
+    options = (option for option in board.options if option.rejection is None)
+    option = next(options, None)
+    if option is None:
+        return None
+    place = board.best(option, which & (board.columns.spare > 0))
+    return None if place is None else (option, place)
+
+
 def _spill(board: Board) -> Choice | None:
     """Into the reserved slots of the first option that has any."""
     found = _cheapest(board, board.reserved)
@@ -82,21 +88,24 @@ def _spill(board: Board) -> Choice | None:
 
 
 def _degrade(board: Board) -> Choice | None:
-    """Where it is least late, nobody else being slowed below a promise."""
+    """Where it is late by itself before where it would queue and make others late too; of these
+    where it is least late. Nobody there is slowed below a promise in any case.
+    """
     late, targets, prediction = board.late(), board.case.targets, board.prediction
+    queues = prediction.ttft_ms > targets.ttft_ms
     lateness = np.maximum(
         np.maximum(prediction.ttft_ms / targets.ttft_ms, prediction.tpot_ms / targets.tpot_ms),
         prediction.e2e_ms / targets.e2e_ms,
     )
     found = [
-        (lateness[place], option, place)
+        (bool(queues[place]), float(lateness[place]), place, option)
         for option in board.options
         for place in range(*board.span(option).indices(len(late)))
         if late[place]
     ]
     if not found:
         return None
-    _, option, place = min(found, key=lambda entry: (entry[0], entry[2]))
+    _, _, place, option = min(found, key=lambda entry: entry[:3])
     return Choice(Outcome.DEGRADED, "degrade", option, place)
 
 

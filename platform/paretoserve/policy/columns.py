@@ -19,7 +19,7 @@ from paretoserve.policy.catalog import REPLICA_FILTERS
 from paretoserve.policy.protocols import Rejection
 
 _OUTLOOK = len(Outlook._fields)
-_WIDTH = _OUTLOOK + 5
+_WIDTH = _OUTLOOK + 7
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +40,8 @@ class Columns:
     spare: Floats
     observed_at: Floats
     guests: Floats
+    share: Floats
+    held: Floats
     table: Floats
     """All the arrays above, as rows."""
 
@@ -125,8 +127,9 @@ class Columnist:
         tightest = min(state.tightest_tpot_ms, self._fullest[state.profile])
         spare = ahead.turn_ms == 0 and ahead.tpot_ms <= self._document.spare * tightest
         company = math.log2(tightest)
+        share = state.prefill_rate / profile.curve.prefill_tokens_per_s
         return rejection, (
-            *ahead, rejection is not None, company, spare, state.observed_at, state.guests
+            *ahead, rejection is not None, company, spare, state.observed_at, state.guests, share, state.held
         )  # fmt: skip
 
 
@@ -136,8 +139,19 @@ def _columns(
     spans: Mapping[str, slice],
     table: Floats,
 ) -> Columns:
-    closed, company, spare, observed_at, guests = table[_OUTLOOK:]
+    closed, company, spare, observed_at, guests, share, held = table[_OUTLOOK:]
     outlook: Outlook[Floats] = Outlook(*table[:_OUTLOOK])
     return Columns(
-        states, rejections, spans, outlook, closed, company, spare, observed_at, guests, table
+        states,
+        rejections,
+        spans,
+        outlook,
+        closed,
+        company,
+        spare,
+        observed_at,
+        guests,
+        share,
+        held,
+        table,
     )

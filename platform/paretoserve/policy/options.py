@@ -25,7 +25,7 @@ class Option(NamedTuple):
 
     `rank` comes first and then `price`, in GPU-seconds, when profiles are compared. A request is a
     guest where a cheaper option could serve it too: a replica takes it only while it holds fewer
-    than `guests` of the kind. `fullest` is log2 of TPOT when the profile is as full as it can be.
+    than `guests` of the kind, or when it spills, fewer than `slots` requests in all. `fullest` is log2 of TPOT when the profile is as full as it can be.
     `rejection` says why no replica will do.
     """
 
@@ -36,6 +36,7 @@ class Option(NamedTuple):
     rejection: Rejection | None
     guest: bool = False
     guests: float = math.inf
+    slots: float = math.inf
 
 
 def targets_of(request: Request, tier: Tier) -> Targets:
@@ -59,19 +60,17 @@ def tolerable_tpot_ms(targets: Targets, estimate: Estimate, waited_ms: float) ->
 
 
 class PriceList:
-    """List prices by profile and tolerable TPOT, and the room that each profile has for guests.
+    """List prices by profile and tolerable TPOT, and how many slots of a profile its tiers can use.
 
     A function of the profiles and tiers, computed once for each TPOT that is asked for.
     """
 
-    def __init__(
-        self, reserve: float, tiers: Iterable[Tier], profiles: Mapping[str, Profile]
-    ) -> None:
+    def __init__(self, tiers: Iterable[Tier], profiles: Mapping[str, Profile]) -> None:
         self._profiles = profiles
         self._rates = lru_cache(maxsize=4096)(self._compute_rates)
         tiers = tuple(tiers)
         self._fullest = {name: math.log2(fullest_tpot_ms(p)) for name, p in profiles.items()}
-        self._guests = {name: self._guest_room(reserve, tiers, name) for name in profiles}
+        self._slots = {name: self._needed_slots(tiers, name) for name in profiles}
 
     def price(self, name: str, tpot_target_ms: float, prompt_tokens: float, output: float) -> float:
         """GPU-seconds, infinite where even one stream is too slow."""
@@ -82,9 +81,11 @@ class PriceList:
         """Log2 of TPOT, milliseconds, when the profile is as full as it can be."""
         return self._fullest[name]
 
-    def guests(self, name: str) -> float:
-        """How many guests a replica of the profile may hold; infinite where no tier needs it."""
-        return self._guests[name]
+    def slots(self, name: str) -> float:
+        """How many requests a replica of the profile can hold within the TPOT of the tiers that
+        cannot do without it; infinite where no tier needs it.
+        """
+        return self._slots[name]
 
     def _compute_rates(self, name: str, target_ms: float) -> tuple[float, float]:
         """GPU-seconds for a prompt token and for an output token."""
@@ -97,15 +98,14 @@ class PriceList:
 
         return price(1, 0), price(0, 1)
 
-    def _guest_room(self, reserve: float, tiers: Iterable[Tier], name: str) -> float:
-        """The share of the SLA-limited slots that is not kept for tiers that need the profile."""
+    def _needed_slots(self, tiers: Iterable[Tier], name: str) -> float:
         profile = self._profiles[name]
         slots = [
             batch_within(profile.curve, tier.targets.tpot_ms, profile.limits.max_batch)
             for tier in tiers
             if self._needs(tier, name)
         ]
-        return (1 - reserve) * min(slots) if slots else math.inf
+        return min(slots, default=math.inf)
 
     def _needs(self, tier: Tier, name: str) -> bool:
         """Whether no profile that is cheaper when full meets the tier's TPOT, though one exists."""

@@ -43,7 +43,7 @@ class Policy:
         self.document = document
         self._tiers = {tier.name: tier for tier in tiers}
         self._profiles = {profile.name: profile for profile in profiles}
-        self._prices = PriceList(document.reserve, self._tiers.values(), self._profiles)
+        self._prices = PriceList(self._tiers.values(), self._profiles)
         self._columnist = Columnist(document, self._profiles)
 
     def decide(self, request: Request, tenant: Tenant, snapshot: Snapshot, now: float) -> Decision:
@@ -52,9 +52,9 @@ class Policy:
         `now` is seconds on the clock of the snapshot's `observed_at`. The same arguments always
         give the same decision. Raises KeyError for a tier that is not defined.
         """
-        case = self._case(request, tenant, now)
+        case = self._case(request, tenant, snapshot, now)
         board = weigh(case, self.document, self._options(case), self._columnist.of(snapshot))
-        choice = choose(board, snapshot.burn.get((tenant.name, case.tier.name), 0.0))
+        choice = choose(board)
         option, place = choice.option, choice.place
         return Decision(
             request_id=request.request_id,
@@ -74,23 +74,23 @@ class Policy:
             in_contract=request.in_contract,
         )
 
-    def _case(self, request: Request, tenant: Tenant, now: float) -> Case:
+    def _case(self, request: Request, tenant: Tenant, snapshot: Snapshot, now: float) -> Case:
         tier = self._tiers[request.tier]
         targets = targets_of(request, tier)
         tpot_ms = tolerable_tpot_ms(targets, request.estimate, request.waited_ms)
-        return Case(request, tenant, tier, targets, tpot_ms, now)
+        burn = snapshot.burn.get((tenant.name, tier.name), 0.0)
+        return Case(request, tenant, tier, targets, tpot_ms, burn, now)
 
     def _options(self, case: Case) -> list[Option]:
         """The tier's profiles, the one to be preferred first."""
         found = [self._option(case, name) for name in case.tier.profiles]
         found.sort(key=lambda option: (option.rank, option.price))
         cheapest = next((o.price for o in found if o.rejection is None), math.inf)
-        return [
-            option._replace(guest=True, guests=self._prices.guests(option.profile.name))
-            if cheapest < option.price < math.inf
-            else option
-            for option in found
-        ]
+        return [self._as_guest(o) if cheapest < o.price < math.inf else o for o in found]
+
+    def _as_guest(self, option: Option) -> Option:
+        slots = self._prices.slots(option.profile.name)
+        return option._replace(guest=True, slots=slots, guests=(1 - self.document.reserve) * slots)
 
     def _option(self, case: Case, name: str) -> Option:
         profile, request, prices = self._profiles[name], case.request, self._prices

@@ -19,7 +19,8 @@ from paretoserve.latency.outlook import Outlook
 @dataclass(frozen=True, slots=True)
 class Case:
     """What a decision is about. `tpot_ms` is the TPOT that the request can stand: its TPOT target
-    or, where only the end-to-end time is promised, what that leaves for each token.
+    or, where only the end-to-end time is promised, what that leaves for each token. `burn` above
+    1 says that the tenant uses up its error budget in this tier faster than it may.
     """
 
     request: Request
@@ -27,6 +28,7 @@ class Case:
     tier: Tier
     targets: Targets
     tpot_ms: float
+    burn: float
     now: float
 
 

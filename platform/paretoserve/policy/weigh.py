@@ -28,7 +28,7 @@ class Board:
 
     `open` are those that would take it at all, late or not; `timely` those of them in time at the
     median and `confident` those in time at the policy's confidence; `reserved` are in time, but
-    kept for others. `score` is less for a better one: unlike company first, then total time.
+    kept for others. `score` is less for a better one: total time, and more of it in unlike company.
     """
 
     case: Case
@@ -41,6 +41,7 @@ class Board:
     timely: Flags
     confident: Flags
     reserved: Flags
+    full_of_guests: Flags
     score: Floats
 
     def span(self, option: Option) -> slice:
@@ -59,12 +60,8 @@ class Board:
         return first + int(np.where(flags, self.score[span], math.inf).argmin())
 
     def late(self) -> Flags:
-        """Replicas that would take the request, but not in time."""
-        return self.open & ~self.timely & ~self.reserved
-
-
-UNLIKE_MS = 1e9
-"""A step of unlike company outweighs any time."""
+        """Replicas that would take the request, but not in time, and have room for its kind."""
+        return self.open & ~self.timely & ~self.reserved & ~self.full_of_guests
 
 
 def weigh(
@@ -89,17 +86,15 @@ def weigh(
         if promised < math.inf:
             late |= median > promised
             risky |= high > promised
-    opened, full_of_guests = ~shut, columns.guests >= _guest_limits(options, columns)
+    guests, slots = _limits(options, columns)
+    opened, full_of_guests = ~shut, columns.guests >= guests
     in_time = opened & ~late
-    reserved = in_time & full_of_guests
+    reserved = in_time & full_of_guests & (columns.held < slots)
     timely = in_time & ~full_of_guests
-    score = prediction.e2e_ms
-    if document.group:
-        own = np.minimum(math.log2(max(case.tpot_ms, 1e-6)), _fullest(options, columns))
-        score = score + UNLIKE_MS * np.rint(2 * np.abs(columns.company - own))
+    score = _score(case, document, options, columns, prediction)
     return Board(
         case, document, options, columns, outlook, prediction,
-        opened, timely, timely & ~risky, reserved, score,
+        opened, timely, timely & ~risky, reserved, full_of_guests, score,
     )  # fmt: skip
 
 
@@ -115,19 +110,59 @@ def _uncached(case: Case, document: PolicyDocument, columns: Columns) -> float |
     return uncached
 
 
-def _guest_limits(options: Sequence[Option], columns: Columns) -> Floats:
-    limits = np.full(len(columns.states), math.inf)
+def _limits(options: Sequence[Option], columns: Columns) -> tuple[Floats, Floats]:
+    """How many guests, and how many requests at all, a replica may hold before a guest comes."""
+    guests = np.full(len(columns.states), math.inf)
+    slots = guests.copy()
     for option in options:
-        if option.guests < math.inf:
-            limits[columns.spans.get(option.profile.name, NOWHERE)] = option.guests
-    return limits
+        if option.guest:
+            span = columns.spans.get(option.profile.name, NOWHERE)
+            guests[span], slots[span] = option.guests, option.slots
+    return guests, slots
 
 
-def _fullest(options: Sequence[Option], columns: Columns) -> Floats:
-    fullest = np.zeros(len(columns.states))
+FAR = 1e9
+"""What fills replicas one after another goes before what spreads: no time in ms is that long."""
+
+
+def _score(
+    case: Case,
+    document: PolicyDocument,
+    options: Sequence[Option],
+    columns: Columns,
+    prediction: Prediction[Floats],
+) -> Floats:
+    """Less for a better replica.
+
+    Requests that only a lightly loaded replica can serve fill a profile's replicas from the first
+    one on, each as far as is comfortable; those that a full one can serve too fill them from the
+    last one on, and keep away from the others' company. So the two part, and the border moves with
+    their demand. Where nothing is comfortable, and for a
+    tenant whose error budget burns: total time, and more of it in unlike company.
+    """
+    targets, pack = case.targets, document.pack
+    own = math.log2(max(case.tpot_ms, 1e-6))
+    order, likeness = np.empty(len(columns.states)), np.empty(len(columns.states))
     for option in options:
-        fullest[columns.spans.get(option.profile.name, NOWHERE)] = option.fullest
-    return fullest
+        span = columns.spans.get(option.profile.name, NOWHERE)
+        places = np.arange(span.start, span.stop, dtype=np.float64)
+        loose = own >= option.fullest
+        order[span] = -places if loose else places
+        unlike = columns.company[span] - min(own, option.fullest)
+        likeness[span] = unlike
+    spread = FAR + prediction.e2e_ms * (1 + document.group * np.abs(likeness))
+    if pack == 0 or case.burn > 1:
+        return spread
+    comfortable = columns.share <= document.spare
+    for high, promised in (
+        (prediction.ttft_high_ms, targets.ttft_ms),
+        (prediction.tpot_high_ms, targets.tpot_ms),
+        (prediction.e2e_high_ms, targets.e2e_ms),
+    ):
+        if promised < math.inf:
+            comfortable &= high <= pack * promised
+    comfortable &= likeness > -0.1
+    return np.where(comfortable, order, spread)
 
 
 def verdict(board: Board, place: int) -> Verdict:
@@ -144,6 +179,6 @@ def verdict(board: Board, place: int) -> Verdict:
         (Verdict.LATE_TTFT, prediction.ttft_ms[place] > targets.ttft_ms),
         (Verdict.LATE_TPOT, prediction.tpot_ms[place] > targets.tpot_ms),
         (Verdict.LATE_E2E, prediction.e2e_ms[place] > targets.e2e_ms),
-        (Verdict.RESERVED, board.reserved[place]),
+        (Verdict.RESERVED, board.full_of_guests[place]),
     )
     return next((word for word, holds in reasons if holds), in_time)

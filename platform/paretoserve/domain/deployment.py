@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Self
 
 from pydantic import Field, model_validator
@@ -38,6 +38,9 @@ class Deployment(Document):
             _known(f"tier {tier.name}", "tier", filter(None, (tier.fallback,)), tiers)
         for tenant in self.tenants:
             _known(f"tenant {tenant.name}", "tier", tenant.tiers, tiers)
+        for rule in self.policy.rules:
+            _known(f"rule {rule.name} of the policy", "profile", rule.profiles, profiles)
+        _ends({tier.name: tier.fallback for tier in self.tiers})
         return self
 
     def model(self, name: str) -> Model:
@@ -56,6 +59,17 @@ def _unique(kind: str, names: Iterable[str]) -> set[str]:
             raise ValueError(f"{kind} {name!r} is defined twice")
         seen.add(name)
     return seen
+
+
+def _ends(fallbacks: Mapping[str, str | None]) -> None:
+    """Every chain of fallbacks comes to a tier that has none."""
+    for name in fallbacks:
+        chain, at = [name], fallbacks[name]
+        while at is not None:
+            chain.append(at)
+            if at == name:
+                raise ValueError(f"the fallbacks of tiers go round: {' -> '.join(chain)}")
+            at = fallbacks[at] if len(chain) <= len(fallbacks) else None
 
 
 def _known(where: str, kind: str, used: Iterable[str], defined: set[str]) -> None:

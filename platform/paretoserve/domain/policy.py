@@ -10,19 +10,27 @@ from paretoserve.domain.document import Document
 
 
 class Rule(Document):
-    """What to do with profiles when a condition holds. Rules apply in order, later ones on top.
+    """What to do with profiles when a condition holds. Rules apply in the order they are written.
 
-    `when` is a CEL expression over `request`, `tenant`, `tier`, `session` and `fleet`
-    (docs/policy.md lists their facts). `allow` leaves only the named profiles, `forbid` takes
-    some away, `prefer` tries some before all others, `weigh` multiplies a profile's price.
+    A profile that one rule takes away no other gives back, nor does any give a tier a profile
+    that the tier does not allow. A later `prefer` goes before an earlier one; weights multiply.
     """
 
-    name: str = Field(min_length=1)
-    when: str = Field(default="true", min_length=1)
-    allow: tuple[str, ...] = ()
-    forbid: tuple[str, ...] = ()
-    prefer: tuple[str, ...] = ()
-    weigh: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
+    name: str = Field(min_length=1, description="by which decisions and messages name it")
+    when: str = Field(
+        default="true",
+        min_length=1,
+        description="condition in CEL over the facts; always if absent",
+    )
+    allow: tuple[str, ...] = Field(default=(), description="leaves only these profiles")
+    forbid: tuple[str, ...] = Field(default=(), description="takes these profiles away")
+    prefer: tuple[str, ...] = Field(
+        default=(),
+        description="tries these before all others, in this order, whatever their prices",
+    )
+    weigh: dict[str, Annotated[float, Field(gt=0)]] = Field(
+        default_factory=dict, description="multiplies these profiles' prices"
+    )
 
     @property
     def profiles(self) -> tuple[str, ...]:

@@ -78,25 +78,26 @@ class Experience:
         """
         if leg.first_at is None:
             return
-        gaps, ttft_ms = leg.tokens - 1, 1000 * (leg.first_at - leg.began_at)
-        tpot_ms = 1000 * (now - leg.first_at) / gaps if gaps >= LEAST_GAPS else 0.0
+        gaps = leg.tokens - 1
         at_end = present_tpot_ms(leg.profile, state) if state is not None else leg.tpot_ms
-        expected_ms = (leg.tpot_ms + at_end) / 2
         self._calibration.observe(
             leg.ticket.profile,
             leg.load,
+            leg.ttft_ms,
+            max(1000 * (leg.first_at - leg.began_at), LEAST_MS),
+            (leg.tpot_ms + at_end) / 2 if gaps >= LEAST_GAPS else None,
+            max(1000 * (now - leg.first_at) / gaps, LEAST_MS) if gaps >= LEAST_GAPS else None,
             now,
-            ttft_ratio=max(ttft_ms, LEAST_MS) / leg.ttft_ms,
-            tpot_ratio=tpot_ms / expected_ms if tpot_ms > 0 else None,
         )
 
-    def finished(self, stream: Stream, acceptance: Acceptance) -> None:
+    def finished(self, stream: Stream, acceptance: Acceptance, now: float) -> None:
         """Learn from a whole answer."""
         request, leg = stream.request, stream.leg
         cut = stream.tokens >= request.max_tokens
-        self._lengths.observe(request.tenant, stream.tokens, cut=cut)
+        if stream.tokens > 0:
+            self._lengths.observe(request.tenant, stream.tokens, cut, now)
         if leg is not None:
-            self._acceptances.observe(request.tenant, leg.ticket.profile, acceptance)
+            self._acceptances.observe(request.tenant, leg.ticket.profile, acceptance, now)
 
 
 def draw(request_id: str) -> float:

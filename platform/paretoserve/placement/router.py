@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from paretoserve.domain.decision import Decision, Outcome
 from paretoserve.domain.errors import ParetoserveError, QuotaExceeded, Saturated
 from paretoserve.domain.profile import Profile
-from paretoserve.domain.replica import Health, ReplicaState, Snapshot
+from paretoserve.domain.replica import Health, ReplicaState, Share, Snapshot
 from paretoserve.domain.request import Request
 from paretoserve.domain.tenant import Tenant
 from paretoserve.domain.ticket import Ticket
@@ -198,7 +198,7 @@ class Router:
         """A stream has ended well; returns its cost in GPU-seconds. `usage` is of its last leg."""
         stream = self._streams[request_id]
         stream.last_at = now
-        self._experience.finished(stream, acceptance)
+        self._experience.finished(stream, acceptance, now)
         cost = self._leg_cost(stream, usage)
         self._end_leg(stream, cost, now)
         self._judge(stream, now)

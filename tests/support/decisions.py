@@ -146,7 +146,8 @@ def rows(
     seed: int, count: int, *, replicas: int = 6, by: Policy | None = None
 ) -> list[DecisionRow]:
     """Rows of requests in unrelated states, decided by `by`; none of them is held."""
-    draws, policy_, found = Draws(random.Random(seed)), by or policy(), []
+    draws, policy_ = Draws(random.Random(seed)), by or policy()
+    found: list[DecisionRow] = []
     tenants = {tenant.name: tenant for tenant in TENANTS}
     while len(found) < count:
         snapshot = draws.snapshot(replicas)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from paretoserve.sim.steps import Steps
@@ -25,6 +25,7 @@ def test_the_end_is_the_sum_of_the_steps(steps: Steps) -> None:
     assert steps.end == pytest.approx(steps.start + sum(lengths), rel=1e-9)
 
 
+@example(Steps(0.0, 1e-07, 0.00013, 1, 0), 1e-120)
 @given(runs, st.floats(-0.1, 1.1))
 def test_what_is_done_is_what_has_ended(steps: Steps, share: float) -> None:
     now = steps.start + share * (steps.end - steps.start)

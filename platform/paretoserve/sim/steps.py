@@ -36,7 +36,9 @@ class Steps:
         if elapsed <= 0:
             return 0
         root = math.sqrt(half * half + 2 * self.slope * elapsed)
-        done = min(int(2 * elapsed / (half + root)), self.count)
+        # Of the root's two forms, the one that does not subtract what is nearly equal.
+        done = 2 * elapsed / (half + root) if half > 0 else (root - half) / self.slope
+        done = min(int(done), self.count)
         while done > 0 and self.end_of(done) > now:
             done -= 1
         while done < self.count and self.end_of(done + 1) <= now:

@@ -1,4 +1,4 @@
-"""A life cycle over real executors: emulators behind gRPC in this process, no transport above."""
+"""A life cycle over real executors: engines behind gRPC in this process, no transport above."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from paretoserve.domain.policy import PolicyDocument
 from paretoserve.domain.profile import CurvePoint, LatencyCurve, Limits, Profile
 from paretoserve.domain.replica import Health
 from paretoserve.domain.request import Sampling
-from paretoserve.domain.tenant import Quota, Tenant
+from paretoserve.domain.tenant import Tenant
 from paretoserve.domain.tier import Tier
 from paretoserve.executor.catalog import create
 from paretoserve.executor.server import ExecutorServer
@@ -30,7 +30,9 @@ from paretoserve.gateway.observer import Watch
 from paretoserve.gateway.tenants import hash_key
 from paretoserve.ledger.ledger import Ledger
 from paretoserve.placement.fleet import Fleet
+from paretoserve.placement.router import Router
 from paretoserve.placement.tickets import TicketIssuer
+from paretoserve.policy.policy import Policy
 
 SCRIBE = Path(__file__).parents[2] / "deployments" / "local" / "models" / "scribe"
 KEYS = {"acme": "sk-acme", "borealis": "sk-borealis"}
@@ -59,27 +61,37 @@ def slow(profile: Profile, *, prefill_ms: float = 0.0, tpot_ms: float = 2.0) -> 
     return profile.model_copy(update={"curve": curve})
 
 
-def deployment(*profiles: Profile, tenants: tuple[Tenant, ...] = ()) -> Deployment:
-    names = tuple(profile.name for profile in profiles)
+def tier(*profiles: str, name: str = "standard", **changes: Any) -> Tier:
+    """One that refuses at once what it cannot place, unless `changes` give it time to wait."""
+    promises = {"ttft_ms": 30.0, "tpot_ms": 1000.0, "overload": ("degrade",)}
+    return Tier.model_validate({"name": name, "profiles": profiles, **promises, **changes})
+
+
+def deployment(
+    *profiles: Profile,
+    tenants: tuple[Tenant, ...] = (),
+    tiers: tuple[Tier, ...] = (),
+    **policy: Any,
+) -> Deployment:
+    names = [profile.name for profile in profiles]
     return Deployment(
         models=(Model(name="scribe", path=str(SCRIBE), context_tokens=2048),),
         profiles=profiles,
-        tiers=(
-            Tier(
-                name="standard", ttft_ms=60_000, tpot_ms=1_000, profiles=names, overload="degrade"
-            ),
-        ),
+        tiers=tiers or (tier(*names),),
         tenants=tenants or tuple(tenant(name) for name in KEYS),
-        policy=PolicyDocument(version="test-1"),
+        policy=PolicyDocument.model_validate({"version": "test-1", "explore": 0.0, **policy}),
     )
 
 
-def tenant(name: str, **quota: float) -> Tenant:
-    return Tenant(
-        name=name,
-        key_hashes=(hash_key(KEYS[name]),),
-        tiers=("standard",),
-        quota=Quota.model_validate(quota),
+def tenant(name: str, contracts: Mapping[str, Any] | None = None, **quota: float) -> Tenant:
+    return Tenant.model_validate(
+        {
+            "name": name,
+            "key_hashes": (hash_key(KEYS[name]),),
+            "tiers": ("standard",),
+            "quota": quota,
+            "contracts": contracts or {},
+        }
     )
 
 
@@ -117,12 +129,22 @@ class Diary(Watch):
     """What a watch was told of one request."""
 
     entries: list[str] = field(default_factory=list)
+    charges: list[float] = field(default_factory=list)
 
     def admitted(self, admitted: Admitted, at: float) -> None:
         self.entries.append(f"admitted {admitted.tenant.name}")
 
     def decided(self, decision: Decision, at: float) -> None:
         self.entries.append(f"decided {decision.outcome}")
+
+    def held(self, at: float) -> None:
+        self.entries.append("held")
+
+    def moved(self, why: str, at: float) -> None:
+        self.entries.append(f"moved {why}")
+
+    def settled(self, gpu_seconds: float) -> None:
+        self.charges.append(gpu_seconds)
 
     def retried(self, replica_id: str, error: ParetoserveError, at: float) -> None:
         self.entries.append(f"retried {error.reason}")
@@ -158,18 +180,22 @@ class World:
     def __init__(self, documents: Deployment) -> None:
         self.documents = documents
         self.executors: dict[str, ExecutorServer] = {}
+        self.endpoints: dict[str, Endpoint] = {}
         self.discovery = MovableDiscovery()
         self.diaries = Diaries()
         self.fleet, self.ledger = Fleet(), Ledger()
         profiles = {profile.name: profile for profile in documents.profiles}
-        self.links = FleetLinks(self.discovery, self.fleet, profiles, gateway_id="test")
-        self.lifecycle = Lifecycle(
-            documents,
+        self.router = Router(
+            Policy(documents.policy, documents.tiers, documents.profiles),
+            documents.tiers,
+            documents.profiles,
             fleet=self.fleet,
-            links=self.links,
             ledger=self.ledger,
             tickets=TicketIssuer(b"0123456789abcdef"),
-            observer=self.diaries,
+        )
+        self.links = FleetLinks(self.discovery, self.router, profiles, gateway_id="test")
+        self.lifecycle = Lifecycle(
+            documents, router=self.router, links=self.links, observer=self.diaries
         )
 
     @classmethod
@@ -186,13 +212,22 @@ class World:
                 world.executors[replica_id] = server
                 endpoints[replica_id] = Endpoint(profile.name, await server.bind("127.0.0.1:0"))
                 await server.start_engine()
+            world.endpoints = endpoints
             world.discovery.tell(endpoints)
             await world.links.start()
+            world.lifecycle.start()
             await world.until_serving(len(replicas))
             yield world
         finally:
+            await world.lifecycle.stop()
             await world.links.close()
             await asyncio.gather(*(server.stop() for server in world.executors.values()))
+
+    async def only(self, *replica_ids: str, **others: Endpoint) -> None:
+        """Have the fleet consist of these replicas of the world, and of others."""
+        known = {i: self.endpoints[i] for i in replica_ids}
+        self.discovery.tell({**known, **others})
+        await self.until_serving(len(known) + len(others))
 
     async def until_serving(self, count: int) -> None:
         await until(lambda: self.health().count(Health.SERVING) == count)
@@ -207,7 +242,8 @@ class World:
     def held_here(self) -> int:
         """Requests that the gateway's own books hold."""
         in_flight = sum(self.ledger.in_flight(name) for name in KEYS)
-        return in_flight + sum(self.fleet.reserved(replica_id) for replica_id in self.executors)
+        placed = sum(self.fleet.reserved(replica_id) for replica_id in self.executors)
+        return in_flight + placed + self.router.held
 
     def on_engines(self) -> int:
         """Requests that the engines themselves hold."""

@@ -28,7 +28,9 @@ from paretoserve.gateway.lifecycle import Lifecycle
 from paretoserve.gateway.tenants import hash_key
 from paretoserve.ledger.ledger import Ledger
 from paretoserve.placement.fleet import Fleet
+from paretoserve.placement.router import Router
 from paretoserve.placement.tickets import TicketIssuer
+from paretoserve.policy.policy import Policy
 
 ACME = "key-of-acme"
 CUMULUS = "key-of-cumulus"
@@ -121,12 +123,20 @@ async def live_gateway() -> AsyncIterator[LiveGateway]:
             endpoints[f"{profile.name}-0"] = Endpoint(profile.name, address)
         fleet, ledger = Fleet(), Ledger()
         profiles = {profile.name: profile for profile in DEPLOYMENT.profiles}
-        links = FleetLinks(StaticDiscovery(endpoints), fleet, profiles, gateway_id="test")
-        lifecycle = Lifecycle(
-            DEPLOYMENT, fleet=fleet, links=links, ledger=ledger, tickets=TicketIssuer(b"k" * 32)
+        router = Router(
+            Policy(DEPLOYMENT.policy, DEPLOYMENT.tiers, DEPLOYMENT.profiles),
+            DEPLOYMENT.tiers,
+            DEPLOYMENT.profiles,
+            fleet=fleet,
+            ledger=ledger,
+            tickets=TicketIssuer(b"k" * 32),
         )
+        links = FleetLinks(StaticDiscovery(endpoints), router, profiles, gateway_id="test")
+        lifecycle = Lifecycle(DEPLOYMENT, router=router, links=links)
         await links.start()
+        lifecycle.start()
         stack.push_async_callback(links.close)
+        stack.push_async_callback(lifecycle.stop)
         http = await stack.enter_async_context(running(create_app(lifecycle)))
         grpc_server = GrpcServer(lifecycle, "127.0.0.1:0")
         port = await grpc_server.start()

@@ -1,4 +1,4 @@
-"""Admit, decide, reserve, run, settle, on real executors; and whatever happens, nothing leaks."""
+"""Admit, route, run, settle, on real executors; and whatever happens, nothing leaks."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ async def test_a_request_runs_from_start_to_completion(world: World) -> None:
     assert isinstance(started, Started)
     assert (started.request_id, started.tenant, started.tier) == ("client-id", "acme", "standard")
     assert (started.profile, started.replica_id) == ("fast", "r1")
-    assert started.decision.outcome is Outcome.PREFERRED
+    assert started.decision.outcome is Outcome.PLACED
     assert started.decision.request_id == "client-id"
     ids = [i for delta in deltas if isinstance(delta, TextDelta) for i in delta.token_ids]
     assert len(ids) == 20
@@ -69,9 +69,10 @@ async def test_a_tenant_is_charged_what_the_completion_says(world: World) -> Non
 async def test_everything_is_given_back_before_the_completion_is_seen(world: World) -> None:
     async with aclosing(world.lifecycle.generate(call())) as events:
         async for event in events:
+            if isinstance(event, Started):
+                assert world.held_here() == 2  # one in the ledger, one in the fleet
             if isinstance(event, Completed):
                 break
-            assert world.held_here() == 2  # one in the ledger, one in the fleet
         assert world.held_here() == 0
     assert world.diaries.all[-1].entries[-1] == "completed"
 
@@ -94,7 +95,7 @@ async def test_a_client_may_leave_at_any_point(world: World, events_read: int) -
     if events_read:
         assert world.diaries.all[-1].entries[-1] == "cancelled"
     charged = world.ledger.spent("acme") > 0
-    assert charged == (events_read > 1), "who leaves before anything was submitted pays nothing"
+    assert charged == (events_read > 0), "who leaves before anything was submitted pays nothing"
 
 
 async def test_a_cancelled_reader_gives_everything_back(world: World) -> None:
@@ -124,18 +125,6 @@ async def test_a_deadline_ends_a_request_that_waits_for_its_first_token() -> Non
 async def test_a_deadline_that_has_passed_costs_nothing(world: World) -> None:
     with pytest.raises(DeadlineExceeded):
         await world.collect(call(deadline=time.monotonic() - 1))
-    await world.assert_all_returned()
-    assert world.ledger.spent("acme") == 0
-
-
-async def test_a_deadline_that_passes_before_the_request_is_submitted_costs_nothing(
-    world: World,
-) -> None:
-    events = world.lifecycle.generate(call(deadline=time.monotonic() + 0.5))
-    await anext(events)
-    await asyncio.sleep(0.5)
-    with pytest.raises(DeadlineExceeded):
-        await anext(events)
     await world.assert_all_returned()
     assert world.ledger.spent("acme") == 0
 
@@ -186,7 +175,7 @@ async def test_a_full_fleet_is_saturated_and_says_when_to_come_again() -> None:
     async with World.of(deployment(profile), {"r1": profile}) as world:
         async with aclosing(world.lifecycle.generate(call(max_tokens=1000))) as running:
             await anext(running)
-            with pytest.raises(Saturated, match="holds 1 requests, admits 1") as refused:
+            with pytest.raises(Saturated, match="fast: 1 full") as refused:
                 await world.collect(call())
             assert refused.value.retry_after_s is not None
         await world.assert_all_returned()
@@ -218,7 +207,7 @@ async def test_explaining_runs_and_reserves_nothing(world: World) -> None:
 
 
 async def test_explaining_a_rejection_returns_it() -> None:
-    async with World.of(deployment(FAST), {}) as world:
+    async with World.of(deployment(FAST, hold=False), {}) as world:
         assert (await world.lifecycle.explain(call())).outcome is Outcome.REJECTED
 
 

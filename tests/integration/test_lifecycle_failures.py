@@ -11,9 +11,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from lifecycle_world import FAST, World, call, deployment, slow, until
+from lifecycle_world import FAST, World, call, deployment, slow, tier, until
 
-from paretoserve.domain.conversation import TextDelta
 from paretoserve.domain.deployment import Deployment
 from paretoserve.domain.errors import QueueFull, ReplicaLost, Unavailable
 from paretoserve.domain.profile import Limits, Profile
@@ -66,14 +65,15 @@ async def test_killed_before_the_first_token_another_replica_serves(tmp_path: Pa
         World.of(deployment(FAST), {"r2": FAST}) as world,
         executor_process(tmp_path, slow(FAST, prefill_ms=LIMITLESS)) as (process, address),
     ):
-        world.discovery.tell({"r1": Endpoint("fast", address), **world.discovery.endpoints})
-        await world.until_serving(2)
+        r1 = Endpoint("fast", address)
+        await world.only(r1=r1)
         async with aclosing(world.lifecycle.generate(call())) as events:
             first = await anext(events)
             assert isinstance(first, Started)
             assert first.replica_id == "r1"
             second = asyncio.ensure_future(anext(events))
-            await until(lambda: world.fleet.snapshot(0).replicas[0].running == 1)
+            await world.only("r2", r1=r1)
+            await until(lambda: world.fleet.snapshot(0).replicas[0].held == 1)
             process.kill()
             anew = await second
             assert isinstance(anew, Started)
@@ -82,32 +82,9 @@ async def test_killed_before_the_first_token_another_replica_serves(tmp_path: Pa
             rest = [event async for event in events]
         assert isinstance(rest[-1], Completed)
         assert rest[-1].usage.completion_tokens == 20
-        assert world.fleet.snapshot(0).replicas[0].health is Health.LOST
+        assert (rest[-1].moves, rest[-1].profiles) == (0, ("fast",))
+        await until(lambda: world.health() == [Health.LOST, Health.SERVING])
         assert "retried replica_lost" in world.diaries.all[-1].entries
-        await world.assert_all_returned()
-        assert world.fleet.reserved("r1") == 0
-
-
-async def test_killed_after_the_first_token_the_client_learns_how_many_it_had(
-    tmp_path: Path,
-) -> None:
-    async with (
-        World.of(deployment(FAST), {"r2": FAST}) as world,
-        executor_process(tmp_path, FAST) as (process, address),
-    ):
-        world.discovery.tell({"r1": Endpoint("fast", address), **world.discovery.endpoints})
-        await world.until_serving(2)
-        events = world.lifecycle.generate(call(max_tokens=2000))
-        seen = 0
-        with pytest.raises(ReplicaLost) as lost:  # noqa: PT012
-            async for event in events:
-                if isinstance(event, TextDelta):
-                    seen += len(event.token_ids)
-                if seen == 5:
-                    process.kill()
-        assert lost.value.delivered == seen >= 5
-        assert world.ledger.spent("acme") > 0
-        assert world.diaries.all[-1].entries[-1] == "failed replica_lost"
         await world.assert_all_returned()
         assert world.fleet.reserved("r1") == 0
 
@@ -134,16 +111,15 @@ async def test_a_full_executor_sends_the_request_to_another() -> None:
         update={"limits": Limits(context_tokens=2048, max_batch=1, max_queue=0, admit=1)}
     )
     async with World.of(deployment(FAST), {"r1": narrow, "r2": FAST}) as world:
-        long = call(max_tokens=2000)
-        async with (
-            aclosing(world.lifecycle.generate(long)) as one,
-            aclosing(world.lifecycle.generate(long)) as other,
-        ):
-            for events in (one, other):
-                for _ in range(2):
-                    await anext(events)
-            await until(lambda: [r.running for r in world.fleet.snapshot(0).replicas] == [1, 1])
-            events = await world.collect(call())
+        await world.only("r1")
+        async with aclosing(world.lifecycle.generate(call(max_tokens=2000))) as running:
+            for _ in range(2):
+                await anext(running)
+            async with aclosing(world.lifecycle.generate(call())) as events:
+                first = await anext(events)
+                await world.only("r1", "r2")
+                rest = [event async for event in events]
+        events = [first, *rest]
         started = [event.replica_id for event in events if isinstance(event, Started)]
         assert started == ["r1", "r2"]
         assert isinstance(events[-1], Completed)
@@ -169,8 +145,10 @@ async def test_a_full_executor_and_no_other_is_queue_full() -> None:
 
 async def test_drained_before_the_first_token_another_replica_serves() -> None:
     async with World.of(deployment(FAST), {"r1": SLOW_START, "r2": FAST}) as world:
+        await world.only("r1")
         running = asyncio.create_task(world.collect(call()))
         await until(lambda: world.executors["r1"].host.state().running == 1)
+        await world.only("r1", "r2")
         draining = asyncio.create_task(world.executors["r1"].host.drain(0.0))
         started = [event.replica_id for event in await running if isinstance(event, Started)]
         assert started == ["r1", "r2"]
@@ -215,11 +193,18 @@ async def test_a_replica_of_an_unknown_profile_is_not_used(
         assert len(world.health()) == 1
 
 
-async def test_closing_the_links_ends_what_runs() -> None:
-    async with World.of(deployment(FAST), {"r1": FAST}) as world:
+async def test_stopping_ends_what_runs_and_what_is_held() -> None:
+    single = FAST.model_copy(
+        update={"limits": Limits(context_tokens=2048, max_batch=1, max_queue=0, admit=1)}
+    )
+    patient = (tier("fast", ttft_ms=60_000.0),)
+    async with World.of(deployment(single, tiers=patient), {"r1": single}) as world:
         running = asyncio.create_task(world.collect(call(max_tokens=2000)))
         await until(lambda: world.on_engines() == 1)
-        await world.links.close()
-        with pytest.raises(ReplicaLost):
-            await running
+        held = asyncio.create_task(world.collect(call()))
+        await until(lambda: world.router.held == 1)
+        await world.lifecycle.stop()
+        for task in (running, held):
+            with pytest.raises(Unavailable, match="shutting down"):
+                await task
         await world.assert_all_returned()

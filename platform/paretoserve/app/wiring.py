@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import time
 
 from paretoserve.app.http_listener import HttpListener
 from paretoserve.app.metrics import metrics_route
@@ -15,9 +16,12 @@ from paretoserve.gateway.grpc_server import GrpcServer
 from paretoserve.gateway.http_server import create_app
 from paretoserve.gateway.lifecycle import Lifecycle
 from paretoserve.gateway.telemetry import TelemetryObserver
+from paretoserve.ledger.attainment import Attainment
 from paretoserve.ledger.ledger import Ledger
 from paretoserve.placement.fleet import Fleet
+from paretoserve.placement.router import Router
 from paretoserve.placement.tickets import TicketIssuer
+from paretoserve.policy.policy import Policy
 from paretoserve.telemetry import TelemetrySettings, start
 
 
@@ -44,30 +48,40 @@ class GatewayService:
         self.fleet = Fleet()
         self.telemetry = start(telemetry or TelemetrySettings(), "gateway")
         self._profiles = {profile.name: profile for profile in deployment.profiles}
+        attainment = Attainment({tier.name: tier.percentile for tier in deployment.tiers})
+        router = Router(
+            Policy(deployment.policy, deployment.tiers, deployment.profiles),
+            deployment.tiers,
+            deployment.profiles,
+            fleet=self.fleet,
+            ledger=self.ledger,
+            tickets=TicketIssuer(secrets.token_bytes(32)),
+            attainment=attainment,
+        )
         self._links = FleetLinks(
             discovery,
-            self.fleet,
+            router,
             self._profiles,
             gateway_id=gateway_id or f"gateway-{secrets.token_hex(4)}",
         )
         self._lifecycle = Lifecycle(
             deployment,
-            fleet=self.fleet,
+            router=router,
             links=self._links,
-            ledger=self.ledger,
-            tickets=TicketIssuer(secrets.token_bytes(32)),
             observer=TelemetryObserver(self.telemetry) if self.telemetry else None,
         )
         self._grpc = GrpcServer(self._lifecycle, grpc)
         app = create_app(self._lifecycle, ready=self.ready)
         if self.telemetry is not None:
             self.telemetry.watch_fleet(self._replicas, self.fleet.reserved)
+            self.telemetry.watch_attainment(lambda: attainment.rows(time.monotonic()))
             app.routes.append(metrics_route(self.telemetry))
         self._http = HttpListener(app, http)
 
     async def start(self) -> None:
         """Find the executors and listen. Raises OSError or RuntimeError for a taken port."""
         await self._links.start()
+        self._lifecycle.start()
         self.http_address = await self._http.start()
         port = await self._grpc.start()
         self.grpc_address = f"{self.grpc_address.rpartition(':')[0]}:{port}"
@@ -75,12 +89,13 @@ class GatewayService:
     async def stop(self, grace_s: float) -> None:
         """Take no new requests, let those that run end within `grace_s`, then let go of all."""
         await asyncio.gather(self._grpc.stop(grace_s), self._http.stop(grace_s))
+        await self._lifecycle.stop()
         await self._links.close()
         if self.telemetry is not None:
             await asyncio.to_thread(self.telemetry.close)
 
     def reconfigure(self, deployment: Deployment) -> None:
-        """Judge new requests by `deployment`; those that run keep what they began with.
+        """Judge new requests by `deployment`, and route by its policy.
 
         Raises EngineError, and changes nothing, when a new model has no good tokenizer.
         """

@@ -10,8 +10,10 @@ from paretoserve.domain.model import Model
 from paretoserve.domain.request import Request, Sampling
 from paretoserve.domain.tenant import Tenant
 from paretoserve.domain.tier import Tier
+from paretoserve.executor.tokenizer import Tokenizer
 from paretoserve.gateway.calls import Call
 from paretoserve.gateway.setup import Setup
+from paretoserve.placement.prefixes import block_hashes
 
 DEFAULT_MAX_TOKENS = Sampling().max_tokens
 
@@ -28,7 +30,11 @@ class Admitted:
     prompt: tuple[int, ...]
     sampling: Sampling
 
-    def request(self, request_id: str, excluded_replicas: frozenset[str] = frozenset()) -> Request:
+    @property
+    def tokenizer(self) -> Tokenizer:
+        return self.setup.prompts(self.model).tokenizer
+
+    def request(self, request_id: str) -> Request:
         """The features that a decision depends on."""
         return Request(
             request_id=request_id,
@@ -44,7 +50,7 @@ class Admitted:
             ttft_ms=self.call.ttft_ms,
             tpot_ms=self.call.tpot_ms,
             e2e_ms=self.call.e2e_ms,
-            excluded_replicas=excluded_replicas,
+            blocks=block_hashes(self.prompt),
         )
 
 

@@ -57,7 +57,11 @@ class Started:
 
 @dataclass(frozen=True, slots=True)
 class Completed:
-    """The end. `timing` is the gateway's: from the call's arrival."""
+    """The end. `timing` is the gateway's: from the call's arrival.
+
+    `profiles` are those that the output came from, in order, and `moves` how often it went on
+    elsewhere.
+    """
 
     reason: FinishReason
     stop: str
@@ -65,6 +69,8 @@ class Completed:
     timing: Timing
     acceptance: Acceptance
     gpu_seconds: float
+    moves: int = 0
+    profiles: tuple[str, ...] = ()
 
 
 Event = Started | TextDelta | Completed

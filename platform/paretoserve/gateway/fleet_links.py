@@ -1,19 +1,19 @@
-"""Links to every executor that discovery names, and their state in the Fleet."""
+"""Links to every executor that discovery names; what they report goes to the router."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from paretoserve.domain.errors import Unavailable
 from paretoserve.domain.profile import Profile
-from paretoserve.domain.replica import ReplicaState
+from paretoserve.domain.replica import Health, ReplicaState
 from paretoserve.executor.link import ExecutorLink
 from paretoserve.gateway.discovery import Discovery, Endpoint
-from paretoserve.placement.fleet import Fleet
+from paretoserve.placement.router import Router
 
 logger = logging.getLogger(__name__)
 
@@ -34,21 +34,26 @@ class FleetLinks:
     def __init__(
         self,
         discovery: Discovery,
-        fleet: Fleet,
+        router: Router,
         profiles: Mapping[str, Profile],
         *,
         gateway_id: str,
     ) -> None:
         self._discovery = discovery
-        self._fleet = fleet
+        self._router = router
         self._profiles = profiles
         self._gateway_id = gateway_id
         self._members: dict[str, _Member] = {}
         self._retired: set[ExecutorLink] = set()
         self._closing: set[asyncio.Task[None]] = set()
+        self._on_report: Callable[[], None] = lambda: None
+
+    def watch(self, on_report: Callable[[], None]) -> None:
+        """Have `on_report` called after each report of a replica."""
+        self._on_report = on_report
 
     async def start(self) -> None:
-        """Begin to follow discovery; the Fleet fills as executors answer."""
+        """Begin to follow discovery; the router learns of executors as they answer."""
         await self._discovery.start(self._follow)
 
     async def close(self) -> None:
@@ -109,14 +114,19 @@ class FleetLinks:
     def _retire(self, replica_id: str) -> None:
         member = self._members.pop(replica_id)
         member.retired = True
-        self._fleet.forget(replica_id)
+        self._router.forget(replica_id)
         self._retired.add(member.link)
         if member.users == 0:
             self._close_soon(member.link)
 
     def _observe(self, member: _Member, state: ReplicaState) -> None:
-        if not member.retired:
-            self._fleet.observe(state)
+        if member.retired:
+            return
+        replica_id = state.replica_id
+        self._router.observe(replace(state, own=self._router.share(replica_id)))
+        if state.health is Health.LOST:
+            self._router.mark_lost(replica_id, state.observed_at)
+        self._on_report()
 
     def _close_soon(self, link: ExecutorLink) -> None:
         if link in self._retired:

@@ -27,16 +27,26 @@ class Watch:
         """Tenant, tier, model and prompt are known."""
 
     def decided(self, decision: Decision, at: float) -> None:
-        """After each decision, also one that rejects; again when a replica failed."""
+        """Where the request goes, is held or is rejected; again when it was held, when a replica
+        failed and when it is moved. The decision names the gateway's own id of the request.
+        """
+
+    def held(self, at: float) -> None:
+        """It waits in the router for room, until a decision that does not hold it, or the end."""
 
     def retried(self, replica_id: str, error: ParetoserveError, at: float) -> None:
-        """A replica failed before the first token; another decision follows."""
+        """A replica failed; the rest is placed anew, or refused."""
+
+    def moved(self, why: str, at: float) -> None:
+        """A stream that has begun goes on elsewhere: because it would have been `late`, or for the
+        reason word of the error by which its replica failed.
+        """
 
     def tokens(self, count: int, at: float) -> None:
         """So many new tokens have come from the executor. On the path of every token."""
 
     def settled(self, gpu_seconds: float) -> None:
-        """What an attempt on a replica was charged: once for each, before the end."""
+        """What the request was charged, on all its replicas together: once, before the end."""
 
     def completed(self, completed: Completed, at: float) -> None:
         """The request ran to its end and is settled."""

@@ -27,6 +27,7 @@ class Setup:
         self.tenants = TenantDirectory(deployment)
         self.policy = Policy(deployment.policy, deployment.tiers, deployment.profiles)
         self.profiles = {profile.name: profile for profile in deployment.profiles}
+        self.tiers = {tier.name: tier for tier in deployment.tiers}
         self.tokenizers = tokenizers
         self._models = {model.name: model for model in deployment.models}
         self._prompts = {

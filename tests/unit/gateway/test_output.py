@@ -3,12 +3,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import pytest
-
 from paretoserve.domain.completion import FinishReason, TokenLogprob
 from paretoserve.domain.conversation import TextDelta
-from paretoserve.domain.errors import EngineError, Evicted
-from paretoserve.domain.usage import Acceptance, Timing, Usage
+from paretoserve.domain.usage import Timing, Usage
 from paretoserve.executor.contract import Chunk, Finish
 from paretoserve.executor.tokenizer import Tokenizer
 from paretoserve.gateway.output import Output
@@ -16,21 +13,18 @@ from paretoserve.gateway.output import Output
 TOKENIZER = Tokenizer.load(
     Path(__file__).parents[3] / "deployments" / "local" / "models" / "scribe"
 )
-PROMPT_TOKENS = 3
 
 
 def output(*stops: str) -> Output:
-    return Output(TOKENIZER, stops, PROMPT_TOKENS)
+    return Output(TOKENIZER, stops)
 
 
 def chunk(text: str, finish: Finish | None = None) -> Chunk:
     return Chunk("id", tuple(TOKENIZER.encode(text)), finish=finish)
 
 
-def finish(reason: FinishReason = FinishReason.LENGTH, stop: str = "", message: str = "") -> Finish:
-    return Finish(
-        reason, Usage(PROMPT_TOKENS, 9, 2), Timing(1.5, 2, 3), Acceptance(4, 5, 6), stop, message
-    )
+def finish(reason: FinishReason = FinishReason.LENGTH, stop: str = "") -> Finish:
+    return Finish(reason, Usage(3, 9), Timing(1.5, 2, 3), stop=stop)
 
 
 def texts(deltas: Sequence[TextDelta | None]) -> list[str]:
@@ -43,8 +37,7 @@ def test_what_the_engine_says_at_the_end_is_what_is_reported() -> None:
     assert texts(deltas) == ["Once upon", " a time"]
     assert out.ended
     assert (out.reason, out.stop) == (FinishReason.LENGTH, "")
-    assert out.usage == Usage(PROMPT_TOKENS, 9, 2)
-    assert (out.queue_ms, out.acceptance) == (1.5, Acceptance(4, 5, 6))
+    assert out.finish == finish()
 
 
 def test_an_open_character_is_shown_at_the_end() -> None:
@@ -69,14 +62,13 @@ def test_a_stop_string_across_chunks_ends_the_output_before_the_engine_does() ->
     assert texts(deltas) == ["the ", "", ""]
     assert out.ended
     assert (out.reason, out.stop) == (FinishReason.STOP, "END")
-    assert out.usage == Usage(PROMPT_TOKENS, out.tokens)
+    assert out.finish is None
 
 
 def test_a_stop_string_in_the_last_chunk_wins_over_the_length() -> None:
     out = output("END")
     assert texts([out.push(chunk("the END.", finish(FinishReason.LENGTH)))]) == ["the "]
     assert (out.reason, out.stop) == (FinishReason.STOP, "END")
-    assert out.usage.completion_tokens == 9, "the engine's own count when there is one"
 
 
 def test_the_beginning_of_a_stop_string_that_never_came_is_shown_at_the_end() -> None:
@@ -98,13 +90,3 @@ def test_logprobs_come_with_the_text_of_their_tokens() -> None:
     assert delta is not None
     assert "".join(token.text for token in delta.logprobs) == " the sea"
     assert [(top.token_id, top.text) for top in delta.logprobs[0].top][1] == (2, "<|end|>")
-
-
-@pytest.mark.parametrize(
-    ("reason", "error"), [(FinishReason.ERROR, EngineError), (FinishReason.ABORTED, Evicted)]
-)
-def test_an_engine_that_did_not_finish_is_an_error(
-    reason: FinishReason, error: type[Exception]
-) -> None:
-    with pytest.raises(error, match="out of memory"):
-        output().push(chunk("Hi", finish(reason, message="out of memory")))

@@ -125,7 +125,9 @@ class Columnist:
         rejections = (rule(self._document, profile, state, ahead) for rule in REPLICA_FILTERS)
         rejection = next((r for r in rejections if r is not None), None)
         tightest = min(state.tightest_tpot_ms, self._fullest[state.profile])
-        spare = ahead.turn_ms == 0 and ahead.tpot_ms <= self._document.spare * tightest
+        # With a flat curve one stream is as slow as many: an idle replica has room all the same.
+        comfortable = state.held == 0 or ahead.tpot_ms <= self._document.spare * tightest
+        spare = ahead.turn_ms == 0 and comfortable
         company = math.log2(tightest)
         share = state.prefill_rate / profile.curve.prefill_tokens_per_s
         return rejection, (

@@ -21,7 +21,7 @@ from paretoserve.sim.world import World
 
 BASELINES = {
     "all:PROFILE": "all nodes run one profile, least loaded",
-    "priority:PROFILE": "the same, and the engine takes waiting requests by their tier's priority",
+    "priority:PROFILE": "all nodes run one profile, least loaded; engines take tiers by priority",
     "least-loaded": "the policies' fleet, the replica with the fewest requests",
     "power-of-two": "the policies' fleet, the emptier of two replicas drawn at random",
     "cheapest-feasible": "the policies' fleet, the cheapest profile that the curve says is in time",

@@ -37,11 +37,12 @@ p{{margin:.2rem 0}} .note{{color:var(--soft);font-size:.87rem}}
 .warn{{border-left:4px solid var(--s1);padding-left:.6rem;font-weight:600}}
 .grid{{display:grid;grid-template-columns:repeat(auto-fill,minmax(340px,1fr));gap:1.2rem;
 margin-top:.6rem}}
+.pair{{grid-template-columns:repeat(auto-fit,minmax(min(100%,520px),1fr))}}
 .wide{{max-width:760px;margin-top:.6rem}}
 figure{{margin:0}}
 svg{{width:100%;height:auto;display:block;overflow:visible}}
 svg text{{font:12px system-ui,sans-serif;fill:var(--ink)}} svg text.on{{fill:var(--on)}}
-polyline{{fill:none}} .grid svg .grid,svg .grid{{stroke:var(--rule);stroke-width:1}}
+polyline{{fill:none}} svg .grid{{stroke:var(--rule);stroke-width:1}}
 .axis{{stroke:var(--soft)}} .line{{stroke:currentColor;stroke-width:2}}
 .ci{{stroke:currentColor;stroke-width:1.4;opacity:.7}}
 .goal{{stroke:var(--bad);stroke-width:1.3;stroke-dasharray:5 4}}
@@ -73,7 +74,7 @@ def page(report: Figures) -> str:
 
 
 def _pictures(report: Figures) -> list[str]:
-    found = [_highest(report, goal) for goal in _goals(report)]
+    found = [_highest(report)] if report["highest_loads"] else []
     if report["by_load"]:
         found += [_against_load(report)]
         load = focus(report)
@@ -82,24 +83,25 @@ def _pictures(report: Figures) -> list[str]:
     return found
 
 
-def _goals(report: Figures) -> list[float]:
-    return sorted({found["goal"] for found in report["highest_loads"]}, reverse=True)
+def _highest(report: Figures) -> str:
+    goals = sorted({found["goal"] for found in report["highest_loads"]}, reverse=True)
+    drawn = "".join(_highest_at(report, goal) for goal in goals)
+    return _section(
+        "Highest load",
+        "Requests per second with every tier at the goal. Dashed: the upper bound.",
+        f'<div class="grid pair">{drawn}</div>',
+    )
 
 
-def _highest(report: Figures, goal: float) -> str:
+def _highest_at(report: Figures, goal: float) -> str:
     rows = [
-        (found["policy"], names(report).index(found["policy"]), found["rate"])
+        (_short(found["policy"]), names(report).index(found["policy"]), found["rate"])
         for found in report["highest_loads"]
         if found["goal"] == goal
     ]
-    bound = next((b["rate"] for b in report["bounds"] if b["goal"] == goal), None)
-    note = f"Dashed: the upper bound, {bound:,.0f} requests/s." if bound else ""
-    drawn = svg.bars([(_short(name), at, rate) for name, at, rate in rows], unit="/s", mark=bound)
-    return _section(
-        f"Highest load with every tier at {100 * goal:g}% or more",
-        note,
-        f'<div class="wide">{drawn}</div>',
-    )
+    bound = next((one["rate"] for one in report["bounds"] if one["goal"] == goal), None)
+    title = f"every tier at {100 * goal:g}% or more" + (f"; bound {bound:,.0f}/s" if bound else "")
+    return _picture(title, svg.bars(rows, unit="/s", mark=bound))
 
 
 def _against_load(report: Figures) -> str:

@@ -16,7 +16,7 @@ SERIES = 8
 WIDTH, HEIGHT = 420, 250
 LEFT, RIGHT, TOP, BOTTOM = 58, 14, 12, 40
 ROW, BAR = 26, 16
-LABEL, VALUE = 190, 64
+BARS_WIDTH, LABEL, VALUE = 700, 236, 84
 MOST_NINES = 4.0
 
 
@@ -58,7 +58,7 @@ def nines(start: float, end: float) -> Scale:
     """A scale for shares of kept promises: each further 9 takes as much room as the one before."""
 
     def to_pixels(share: float) -> float:
-        missed = max(1 - share, 10**-MOST_NINES)
+        missed = min(max(1 - share, 10**-MOST_NINES), 1.0)
         return start + -math.log10(missed) / MOST_NINES * (end - start)
 
     ticks = [
@@ -102,7 +102,7 @@ def _line(line: Line, x: Scale, y: Scale) -> str:
 
 def stacked(rows: Sequence[tuple[str, Sequence[tuple[str, int, float]]]]) -> str:
     """Bars of 100%, one per row: (label, [(part's name, series, amount)])."""
-    width = 640
+    width = BARS_WIDTH
     parts = []
     for at, (label, amounts) in enumerate(rows):
         total = math.fsum(amount for *_, amount in amounts) or 1.0
@@ -125,7 +125,7 @@ def bars(
     rows: Sequence[tuple[str, int, float | None]], *, unit: str, mark: float | None = None
 ) -> str:
     """One bar per row, (label, series, value); `mark` draws a dashed line across all."""
-    width = 640
+    width = BARS_WIDTH
     values = [value for *_, value in rows if value is not None]
     most = max((*values, mark or 0.0), default=0.0) or 1.0
     room = width - LABEL - VALUE

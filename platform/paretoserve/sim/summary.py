@@ -51,8 +51,10 @@ class TierSummary:
     served_as: Mapping[str, int]
     gpu_seconds_by_profile: Mapping[str, float]
     refusals: Mapping[str, int]
+    ended: Share
+    """Of the in-contract requests, those that had ended when the run did."""
     unfinished: int
-    """Placed, and not ended when the run did."""
+    """Placed, and not ended by then."""
     moves: int
     moved: int
     """Requests that were moved at least once."""
@@ -98,14 +100,21 @@ class Summary:
 
     @property
     def worst(self) -> tuple[str, float] | None:
-        """The tier with the least in-contract attainment, and that; None without any request."""
-        shares = (
-            (share, name)
+        """The tier with the least in-contract attainment, and that; None without any request.
+
+        In a run that was given up: of the requests that had ended by then, and the tier that was
+        surest to be bad, for some had hardly any.
+        """
+        ranked = [
+            (interval.high if self.stopped_early else interval.value, name, interval.value)
             for name, tier in self.tiers.items()
-            if (share := tier.attainment.in_contract.value) is not None
-        )
-        least = min(shares, default=None)
-        return None if least is None else (least[1], least[0])
+            if (interval := self._judged(tier).interval) is not None
+        ]
+        least = min(ranked, default=None)
+        return None if least is None else least[1:]
+
+    def _judged(self, tier: TierSummary) -> Share:
+        return tier.ended if self.stopped_early else tier.attainment.in_contract
 
     def attains(self, goal: float) -> bool:
         """Whether every tier's in-contract requests reached `goal` (0..1) in a run to the end."""
@@ -125,7 +134,7 @@ def summarize(run: Run) -> Summary:
         policy_version=run.policy_version,
         seed=run.seed,
         load=run.load,
-        offered_rate=run.offered_rate,
+        offered_rate=_offered(run),
         duration_s=run.duration_s,
         replicas=dict(run.replicas),
         gpus=math.fsum(count * run.gpus[profile] for profile, count in run.replicas.items()),
@@ -147,6 +156,13 @@ def summarize(run: Run) -> Summary:
         decisions=run.decisions,
         stopped_early=run.stopped_early,
     )
+
+
+def _offered(run: Run) -> float:
+    """Requests per second of those that were judged; of a part of them nothing follows."""
+    if run.stopped_early or not run.duration_s:
+        return run.offered_rate
+    return len(run.records) / run.duration_s
 
 
 def per_1000_met(gpu_seconds: float, met: int) -> float | None:
@@ -171,11 +187,16 @@ def _tier(name: str, records: Sequence[Record]) -> TierSummary:
         served_as=_counts(record.served_tier for record in records),
         gpu_seconds_by_profile=dict(sorted(spent.items())),
         refusals=_counts(record.refused for record in records),
-        unfinished=sum(not record.refused and record.e2e_ms is None for record in records),
+        ended=_share([r for r in records if r.in_contract and _ended(r)]),
+        unfinished=sum(not _ended(record) for record in records),
         moves=sum(record.moves for record in records),
         moved=sum(record.moves > 0 for record in records),
         output_tokens=sum(record.output_tokens for record in records),
     )
+
+
+def _ended(record: Record) -> bool:
+    return bool(record.refused) or record.e2e_ms is not None
 
 
 def _attainment(records: Sequence[Record]) -> Attainment:

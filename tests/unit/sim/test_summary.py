@@ -93,6 +93,15 @@ def test_a_run_that_was_given_up_attains_nothing() -> None:
     assert not summarize(run(SERVED, stopped_early=True)).attains(0.5)
 
 
+def test_a_run_that_was_given_up_blames_the_tier_that_had_surely_failed() -> None:
+    late = [replace(LATE, request_id=f"l{at}") for at in range(20)]
+    met = [replace(SERVED, request_id=f"s{at}") for at in range(20)]
+    one_late = replace(LATE, tier="batch")
+    given_up = summarize(run(*late, *met, one_late, UNFINISHED, stopped_early=True))
+    assert given_up.worst == ("premium", 0.5)
+    assert summarize(run(*late, *met, one_late, UNFINISHED)).worst == ("batch", 0.0)
+
+
 def test_a_run_without_requests_has_no_worst_tier() -> None:
     nothing = summarize(run())
     assert nothing.worst is None

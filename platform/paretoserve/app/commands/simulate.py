@@ -129,7 +129,7 @@ def run(options: argparse.Namespace) -> int:
             base_rate=bench.base_rate,
             gpus=bench.setting.gpus,
             loads=loads,
-            seeds=bench.seeds,
+            seeds=list(bench.seeds),
             telemetry_s=options.telemetry_s,
             routers=options.routers,
         ),

@@ -23,6 +23,7 @@ COMMANDS = {
     "generate": "send one prompt to a gateway and print the answer as it comes",
     "simulate": "try policies and baselines on a trace, with modelled engines, and compare them",
     "explain": "show what would be decided for a prompt now, without running it",
+    "policy": "check, test, compare and evaluate routing policies",
     "check": "check a deployment folder and say what is wrong in it",
     "key": "make a new API key and the hash that a tenant document holds",
 }

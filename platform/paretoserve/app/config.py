@@ -24,6 +24,7 @@ from paretoserve.domain.policy import PolicyDocument
 from paretoserve.domain.profile import Profile
 from paretoserve.domain.tenant import Tenant
 from paretoserve.domain.tier import Tier
+from paretoserve.policy.directives import InvalidRules, compile_rules
 
 D = TypeVar("D", bound=Document)
 
@@ -36,8 +37,8 @@ class _Models(Document):
     models: tuple[Model, ...]
 
 
-def load_deployment(folder: Path) -> Deployment:
-    """Read and check a deployment folder.
+def load_deployment(folder: Path, policy: Path | None = None) -> Deployment:
+    """Read and check a deployment folder, or it with another `policy` document.
 
     Raises ConfigError with one line for every problem found, not only the first.
     """
@@ -45,11 +46,11 @@ def load_deployment(folder: Path) -> Deployment:
         raise ConfigError(f"{folder}: not a folder; give the path of a deployment folder")
     problems: list[str] = []
     models = _document(folder / "models.yaml", _Models, problems)
-    policy = _document(folder / "policy.yaml", PolicyDocument, problems)
+    document = _policy(policy or folder / "policy.yaml", problems)
     profiles = list(_documents(folder / "profiles", Profile, problems))
     tiers = list(_documents(folder / "tiers", Tier, problems))
     tenants = list(_documents(folder / "tenants", Tenant, problems))
-    if problems or models is None or policy is None:
+    if problems or models is None or document is None:
         raise ConfigError("\n".join(problems))
     try:
         return Deployment(
@@ -57,7 +58,7 @@ def load_deployment(folder: Path) -> Deployment:
             profiles=tuple(profiles),
             tiers=tuple(tiers),
             tenants=tuple(tenants),
-            policy=policy,
+            policy=document,
         )
     except ValidationError as error:
         raise ConfigError("\n".join(_explain(folder, Deployment, error))) from None
@@ -66,11 +67,21 @@ def load_deployment(folder: Path) -> Deployment:
 def parse_document(path: Path, text: str, kind: type[D]) -> D:
     """Check one YAML text; `path` is only named in messages. Raises ConfigError."""
     try:
-        return kind.model_validate(yaml.load(text, _StrictLoader))  # noqa: S506 (a SafeLoader)
+        content = yaml.load(text, _StrictLoader)  # noqa: S506 (a SafeLoader)
+        return kind.model_validate({} if content is None else content)
     except ValidationError as error:
         raise ConfigError("\n".join(_explain(path, kind, error))) from None
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: not valid YAML: {_one_line(error)}") from None
+
+
+def _policy(path: Path, problems: list[str]) -> PolicyDocument | None:
+    document = _document(path, PolicyDocument, problems)
+    try:
+        compile_rules(document.rules if document else ())
+    except InvalidRules as error:
+        problems.extend(f"{path}: {line}" for line in str(error).splitlines())
+    return document
 
 
 def _located(model: Model, folder: Path) -> Model:
@@ -117,7 +128,7 @@ def _nearest(kind: type[BaseModel], location: tuple[int | str, ...]) -> str:
     """` (did you mean ...)` from the keys of the model in which `location`'s last part stands."""
     model: type[BaseModel] | None = kind
     for part in location[:-1]:
-        if isinstance(part, str) and model is not None:
+        if isinstance(part, str) and model is not None and part in model.model_fields:
             model = _model_of(model.model_fields[part].annotation)
     if model is None:
         return ""

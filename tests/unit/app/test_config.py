@@ -62,6 +62,12 @@ def test_the_local_deployment_is_valid_and_finds_its_model() -> None:
             "contracts: {batch: {gpu_seconds_per_s: 1}}\nquota:",
             "has not bought",
         ),
+        (
+            "tenants/acme.yaml",
+            "quota:",
+            "contracts: {premium: {gpu_second_per_s: 1}}\nquota:",
+            "contracts.premium.gpu_second_per_s: unknown key; did you mean 'gpu_seconds_per_s'",
+        ),
         ("policy.yaml", "version: local-1", "", "version: missing"),
         ("policy.yaml", "version: local-1", "version: [", "policy.yaml: not valid YAML"),
         ("tiers/premium.yaml", "priority: 90", "name: twice", "key 'name' is written twice"),

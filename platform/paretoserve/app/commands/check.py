@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
+from paretoserve.app.commands.policy_check import policy_problems
 from paretoserve.app.config import ConfigError, load_deployment
 from paretoserve.app.telemetry import load_telemetry
 from paretoserve.domain.deployment import Deployment
 from paretoserve.domain.errors import EngineError
+from paretoserve.domain.targets import Targets
 from paretoserve.executor.catalog import create
 from paretoserve.executor.tokenizer import Tokenizer
 
@@ -23,6 +26,7 @@ def run(options: argparse.Namespace) -> int:
     deployment = load_deployment(options.deployment)
     load_telemetry(options.deployment)
     problems = list(_unusable(options.deployment, deployment))
+    problems += policy_problems(options.deployment / "policy.yaml", deployment)
     if problems:
         raise ConfigError("\n".join(problems))
     print(f"{options.deployment}: valid, policy {deployment.policy.version}")
@@ -35,12 +39,17 @@ def run(options: argparse.Namespace) -> int:
         )
     for tier in deployment.tiers:
         print(
-            f"  tier {tier.name}: TTFT {tier.ttft_ms:g} ms, TPOT {tier.tpot_ms:g} ms, "
-            f"on {' then '.join(tier.profiles)}, else {tier.overload}"
+            f"  tier {tier.name}: {_promised(tier.targets)}, on {' or '.join(tier.profiles)}, "
+            f"else {' then '.join(tier.overload) or 'refuse'}"
         )
     for tenant in deployment.tenants:
         print(f"  tenant {tenant.name}: {', '.join(tenant.tiers)}")
     return 0
+
+
+def _promised(targets: Targets) -> str:
+    named = (("TTFT", targets.ttft_ms), ("TPOT", targets.tpot_ms), ("end-to-end", targets.e2e_ms))
+    return ", ".join(f"{name} {value:g} ms" for name, value in named if value < math.inf)
 
 
 def _unusable(folder: Path, deployment: Deployment) -> Iterator[str]:

@@ -93,7 +93,8 @@ class Bench:
             workload = _only(self.workload(load, seed), pool.tiers)
             if not workload.arrivals:
                 return True
-            return summarize(self._run(contender, workload, goal)).attains(goal)
+            summary = summarize(self._run(contender, workload, goal))
+            return summary.requests == 0 or summary.attains(goal)
 
         return best_mapping(
             [(mapping, rate / self.base_rate) for mapping, rate in candidates],

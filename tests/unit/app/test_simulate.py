@@ -177,9 +177,9 @@ def test_numbers_out_of_range(
     assert complaint in capsys.readouterr().err
 
 
-def long_answers(folder: Path) -> Path:
+def heavy_requests(folder: Path) -> Path:
     """A trace of few and heavy requests, so that a high load needs few of them."""
-    rows = [f"2023-11-16 18:00:{at:02d}.0000000,2000,2000" for at in range(20)]
+    rows = [f"2023-11-16 18:00:{at:02d}.0000000,12000,100" for at in range(20)]
     header = "TIMESTAMP,ContextTokens,GeneratedTokens"
     return write(folder, "trace.csv", "\n".join((header, *rows, "")))
 
@@ -187,7 +187,7 @@ def long_answers(folder: Path) -> Path:
 def test_a_short_run_with_everything(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = [
         "simulate", "--deployment", str(ROOT / "simulated-three"), "--trace",
-        str(long_answers(tmp_path)), "--fleet", "min-latency=1,max-throughput=1", "--compress", "1",
+        str(heavy_requests(tmp_path)), "--fleet", "min-latency=1,max-throughput=1", "--compress", "1",
         "--load", "1,2", "--duration", "1", "--seeds", "2", "--baseline", "least-loaded",
         "--baseline", "best-static", "--search", "--out", str(tmp_path / "out"),
     ]  # fmt: skip

@@ -125,12 +125,14 @@ def main() -> None:
     began = time.perf_counter()
     played = world(options, timed)
     built = time.perf_counter() - began
+    cpu = time.process_time()
     run = simulate(played)
+    cpu = time.process_time() - cpu
     count = len(run.records)
     tokens = sum(record.output_tokens for record in run.records)
     print(
         f"{run.policy}: {count} requests, {tokens} output tokens, {options.minutes:g} minutes: "
-        f"built in {built:.1f} s, played in {run.wall_s:.1f} s, "
+        f"built in {built:.1f} s, played in {run.wall_s:.1f} s ({cpu:.1f} s of CPU), "
         f"{1000 * run.wall_s / count:.3f} ms per request, {count / run.wall_s:.0f} requests/s\n"
         f"{run.decisions} decisions, {100 * timed.seconds / run.wall_s:.0f}% of the time, "
         f"{1e6 * timed.seconds / run.decisions:.0f} us each; "

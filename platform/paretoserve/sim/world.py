@@ -81,6 +81,8 @@ class World:
         _known("the workload", "tier", {arrival.tier for arrival in arrivals}, tiers)
         tenants = {arrival.tenant for arrival in arrivals}
         _known("the workload", "tenant", tenants, set(self.tenants))
+        if len({name for name, _ in self.fleet}) != len(self.fleet):
+            raise ValueError("the fleet names each profile once, with how many replicas run it")
         if self.routers < 1 or not any(count for _, count in self.fleet):
             raise ValueError("a world needs at least one router and one replica")
         if self.warmup_s is not None and not 0 <= self.warmup_s < self.workload.duration_s:
@@ -106,7 +108,8 @@ class World:
 
 def replica_ids(profile: str, count: int) -> list[str]:
     """Names of a profile's replicas; their alphabetical order is their number."""
-    return [f"{profile}-{number:02d}" for number in range(count)]
+    width = max(2, len(str(count - 1)))
+    return [f"{profile}-{number:0{width}d}" for number in range(count)]
 
 
 def _known(where: str, kind: str, used: set[str], defined: set[str]) -> None:

@@ -21,6 +21,7 @@ WORKLOAD = steady(10, 10)
     [
         ({"fleet": (("fast", 1), ("swift", 2))}, "the fleet names profile 'swift'.*fast, wide"),
         ({"fleet": ()}, "at least one router and one replica"),
+        ({"fleet": (("fast", 1), ("fast", 2))}, "the fleet names each profile once"),
         ({"routers": 0}, "at least one router and one replica"),
         ({"slowdown": {"x": 2.0}}, "slowdown names profile 'x'"),
         (

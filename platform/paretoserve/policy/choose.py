@@ -50,10 +50,11 @@ def slack_ms(board: Board) -> float:
     """How long the request can wait and still be in time on an idle replica, milliseconds.
 
     From the fastest option's curve, with a quarter more for what an idle replica does not show.
+    An option that is too slow even when idle (its price is infinite) is nothing to wait for.
     """
     request, targets, most = board.case.request, board.case.targets, -math.inf
     for option in board.options:
-        if option.rejection is None:
+        if option.rejection is None and option.price < math.inf:
             curve = option.profile.curve
             tpot = curve.points[0].tpot_ms
             first = prefill_ms(curve, request.prompt_tokens) + tpot

@@ -82,7 +82,8 @@ DEPLOYMENT = Deployment.model_validate(
             _tenant("acme", ACME, ["premium", "batch", "impossible"], 16),
             _tenant("cumulus", CUMULUS, ["batch"], 1),
         ],
-        "policy": {"version": "test-1"},
+        # Without holds: tests that stop the only replica of a profile want to hear of it at once.
+        "policy": {"version": "test-1", "hold": False},
     }
 )
 

@@ -203,12 +203,12 @@ async def test_beyond_the_context(client: openai.AsyncOpenAI, stream: bool) -> N
 
 
 async def test_a_target_that_nothing_can_meet(client: openai.AsyncOpenAI) -> None:
-    with pytest.raises(openai.RateLimitError) as raised:
+    with pytest.raises(openai.InternalServerError) as raised:
         await client.completions.create(
             model="scribe", prompt="x", extra_body={"service_tier": "impossible"}
         )
-    assert raised.value.code == "saturated"
-    assert raised.value.response.headers["x-paretoserve-reason"] == "rejected; saturated"
+    assert (raised.value.status_code, raised.value.code) == (503, "unavailable")
+    assert raised.value.response.headers["x-paretoserve-reason"] == "rejected; unavailable"
     assert int(raised.value.response.headers["retry-after"]) >= 1
 
 

@@ -160,7 +160,7 @@ async def test_metrics_add_up(observed: Observed) -> None:
         *(client.generate("Once upon a time", model="scribe", max_tokens=8) for _ in range(3)),
         client.generate("Once", model="scribe", max_tokens=4, tier="batch"),
     )
-    with pytest.raises(sdk.Saturated):
+    with pytest.raises(sdk.Unavailable):
         await client.generate(
             "Once", model="scribe", tier="impossible", timeout_s=0.2, ignore_eos=True
         )
@@ -177,7 +177,7 @@ async def test_metrics_add_up(observed: Observed) -> None:
 
     assert total("paretoserve_requests_total", outcome="completed", tier="premium") == 3
     assert total("paretoserve_requests_total", outcome="completed", tier="batch") == 1
-    assert total("paretoserve_requests_total", outcome="rejected", reason="saturated") == 1
+    assert total("paretoserve_requests_total", outcome="rejected", reason="unavailable") == 1
     assert total("paretoserve_requests_total", outcome="rejected", reason="model_not_found") == 1
     assert total("paretoserve_requests_in_flight") == 0
     outputs = sum(answer.usage.completion_tokens for answer in answers)

@@ -5,24 +5,20 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from paretoserve.app.config import load_deployment
 from paretoserve.domain.decision import Outcome, Verdict
-from paretoserve.domain.policy import PolicyDocument
-from paretoserve.domain.profile import Profile
 from paretoserve.domain.replica import Health, ReplicaState, Snapshot
 from paretoserve.domain.request import Request
-from paretoserve.domain.tenant import Tenant
-from paretoserve.domain.tier import Tier
 from paretoserve.policy.policy import Policy
 
-WORLD = yaml.safe_load((Path(__file__).parents[1] / "cases" / "world.yaml").read_text())
-PROFILES = {p["name"]: Profile.model_validate(p) for p in WORLD["profiles"]}
-TIERS = {t["name"]: Tier.model_validate(t) for t in WORLD["tiers"]}
-POLICY = Policy(PolicyDocument.model_validate(WORLD["policy"]), TIERS.values(), PROFILES.values())
-TENANT = Tenant(name="t", key_hashes=("sha256:" + "0" * 64,), tiers=("premium",))
+WORLD = load_deployment(Path(__file__).parents[1] / "cases")
+PROFILES = {profile.name: profile for profile in WORLD.profiles}
+TIERS = {tier.name: tier for tier in WORLD.tiers}
+POLICY = Policy(WORLD.policy, TIERS.values(), PROFILES.values())
+TENANT = WORLD.tenants[0]
 NOW = 1000.0
 
 replica_states = st.builds(
@@ -42,7 +38,7 @@ requests = st.builds(
     Request,
     request_id=st.just("r"),
     model=st.just("m"),
-    tenant=st.just("t"),
+    tenant=st.just(TENANT.name),
     tier=st.sampled_from(sorted(TIERS)),
     prompt_tokens=st.integers(1, 5000),
     max_tokens=st.integers(1, 5000),
@@ -58,7 +54,9 @@ def test_what_is_chosen_is_allowed_serving_capable_and_in_time(
 ) -> None:
     decision = POLICY.decide(request, TENANT, snapshot, NOW)
     chosen = decision.chosen
-    assert (chosen is None) == (decision.outcome is Outcome.REJECTED)
+    assert (chosen is None) == (decision.outcome in (Outcome.REJECTED, Outcome.HELD))
+    assert (decision.hold_s is not None) == (decision.outcome is Outcome.HELD)
+    assert (decision.retry_after_s is not None) == (decision.outcome is Outcome.REJECTED)
     if chosen is None:
         return
     replica = next(r for r in snapshot.replicas if r.replica_id == chosen.replica_id)
@@ -69,9 +67,8 @@ def test_what_is_chosen_is_allowed_serving_capable_and_in_time(
     assert request.prompt_tokens + request.max_tokens <= profile.limits.context_tokens
     assert not request.penalized or profile.capabilities.penalties
     assert chosen.prediction is not None
-    in_time = (
-        chosen.prediction.ttft_ms <= tier.ttft_ms and chosen.prediction.tpot_ms <= tier.tpot_ms
-    )
+    promised, predicted = decision.targets, chosen.prediction
+    in_time = promised.met(predicted.ttft_ms, predicted.tpot_ms, predicted.e2e_ms)
     assert in_time == (decision.outcome is not Outcome.DEGRADED)
 
 
@@ -82,7 +79,9 @@ def test_every_replica_of_an_allowed_profile_is_explained_once(
     decision = POLICY.decide(request, TENANT, snapshot, NOW)
     allowed = TIERS[request.tier].profiles
     explained = sorted(c.replica_id for c in decision.candidates if c.replica_id)
-    assert explained == sorted(r.replica_id for r in snapshot.replicas if r.profile in allowed)
+    as_a_whole = {c.profile for c in decision.candidates if not c.replica_id}
+    open_ = set(allowed) - as_a_whole
+    assert explained == sorted(r.replica_id for r in snapshot.replicas if r.profile in open_)
     assert {c.profile for c in decision.candidates} == set(allowed)
     assert all(c.detail for c in decision.candidates)
     chosen = [c for c in decision.candidates if c.verdict is Verdict.CHOSEN]

@@ -64,6 +64,18 @@ def load_deployment(folder: Path, policy: Path | None = None) -> Deployment:
         raise ConfigError("\n".join(_explain(folder, Deployment, error))) from None
 
 
+def read_document(path: Path, kind: type[D]) -> D:
+    """Read and check one YAML file. Raises ConfigError."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        what = kind.__name__.strip("_")
+        raise ConfigError(f"{path}: missing; it must hold a {what} document") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from None
+    return parse_document(path, text, kind)
+
+
 def parse_document(path: Path, text: str, kind: type[D]) -> D:
     """Check one YAML text; `path` is only named in messages. Raises ConfigError."""
     try:
@@ -100,13 +112,9 @@ def _documents(folder: Path, kind: type[D], problems: list[str]) -> Iterator[D]:
 
 def _document(path: Path, kind: type[D], problems: list[str]) -> D | None:
     try:
-        return parse_document(path, path.read_text(encoding="utf-8"), kind)
+        return read_document(path, kind)
     except ConfigError as error:
         problems.append(str(error))
-    except FileNotFoundError:
-        problems.append(f"{path}: missing; it must hold a {kind.__name__.strip('_')} document")
-    except (OSError, UnicodeDecodeError) as error:
-        problems.append(f"{path}: cannot be read: {error}")
     return None
 
 

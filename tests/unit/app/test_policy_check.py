@@ -79,4 +79,4 @@ def test_every_problem_is_a_line(folder: Path, capsys: pytest.CaptureFixture[str
 
 def test_a_path_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["policy", "check", str(tmp_path / "no.yaml")]) == 1
-    assert "cannot be read" in capsys.readouterr().err
+    assert "no.yaml: missing" in capsys.readouterr().err

@@ -1,85 +1,79 @@
-"""Golden decisions: tests/cases/*.yaml."""
+"""Golden decisions: those of tests/cases and of each deployment; and how cases are told."""
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
-from paretoserve.domain.decision import Decision
-from paretoserve.domain.policy import PolicyDocument
-from paretoserve.domain.profile import Profile
-from paretoserve.domain.replica import Health, ReplicaState, Snapshot
-from paretoserve.domain.request import Request
-from paretoserve.domain.tenant import Tenant
-from paretoserve.domain.tier import Tier
-from paretoserve.policy.policy import Policy
+from paretoserve.app.commands.policy_test import FOLDER, load_cases, stage
+from paretoserve.app.config import load_deployment
+from paretoserve.policy.cases import Difference, GoldenCase, Played, Stage, play
 
-FOLDER = Path(__file__).parents[2] / "cases"
-NOW = 100.0
-TENANT = Tenant(name="t", key_hashes=("sha256:" + "0" * 64,), tiers=("premium",))
-
-
-def load_cases() -> list[Any]:
-    files = sorted(path for path in FOLDER.glob("*.yaml") if path.name != "world.yaml")
-    assert files
-    return [
-        pytest.param(case, id=f"{path.stem}: {case['description']}")
-        for path in files
-        for case in yaml.safe_load(path.read_text())
-    ]
+TOP = Path(__file__).parents[3]
+DEPLOYMENTS = (TOP / "tests" / "cases", *sorted((TOP / "deployments").iterdir()))
+GOLDEN = [
+    pytest.param(folder, case, id=f"{folder.name}/{path.stem}: {case.description}")
+    for folder in DEPLOYMENTS
+    if (folder / FOLDER).is_dir()
+    for path, cases in load_cases(folder / FOLDER).items()
+    for case in cases.cases
+]
 
 
-def load_policy() -> Policy:
-    world = yaml.safe_load((FOLDER / "world.yaml").read_text())
-    return Policy(
-        PolicyDocument.model_validate(world["policy"]),
-        [Tier.model_validate(tier) for tier in world["tiers"]],
-        [Profile.model_validate(profile) for profile in world["profiles"]],
-    )
+@cache
+def stage_of(folder: Path) -> Stage:
+    return stage(load_deployment(folder))
 
 
-def decide(case: dict[str, Any]) -> Decision:
-    assert set(case) <= {"description", "tier", "request", "fleet", "expect"}
-    request = {"prompt_tokens": 100, "max_tokens": 100, "model": "m"} | case.get("request", {})
-    excluded = frozenset(request.pop("excluded_replicas", ()))
-    replicas = tuple(
-        ReplicaState(
-            replica_id=name,
-            profile=name.split("-")[0],
-            address="",
-            health=Health(state.pop("health", "serving")),
-            observed_at=state.pop("observed_at", NOW),
-            **state,
-        )
-        for name, state in ((name, dict(state)) for name, state in case["fleet"].items())
-    )
-    return load_policy().decide(
-        Request("r", tenant="t", tier=case["tier"], excluded_replicas=excluded, **request),
-        TENANT,
-        Snapshot(replicas, NOW),
-        NOW,
-    )
+@pytest.mark.parametrize(("folder", "case"), GOLDEN)
+def test_golden(folder: Path, case: GoldenCase) -> None:
+    result = play(stage_of(folder), case)
+    assert result.passed, (result.problem, result.differences)
 
 
-@pytest.mark.parametrize("case", load_cases())
-def test_case(case: dict[str, Any]) -> None:
-    expect = dict(case["expect"])
-    decision = decide(case)
-    assert decision.outcome == expect.pop("outcome")
-    assert (decision.chosen.replica_id if decision.chosen else None) == expect.pop("chosen", None)
-    assert expect.pop("reason", "") in decision.reason
-    verdicts = {c.replica_id: c.verdict.value for c in decision.candidates}
-    expected_verdicts = expect.pop("verdicts", {})
-    assert {name: verdicts[name] for name in expected_verdicts} == expected_verdicts
-    assert not expect, f"unknown expectations {sorted(expect)}"
+def played(expect: dict[str, Any], **case: Any) -> Played:
+    """A premium request to an idle fast replica beside a wide one, which is late for it."""
+    given = {"description": "d", "tier": "premium", "fleet": {"fast-0": {}, "wide-0": {}}}
+    expected = {"expect": {"outcome": "placed"} | expect}
+    document = GoldenCase.model_validate(given | expected | case)
+    return play(stage_of(DEPLOYMENTS[0]), document)
 
 
-def test_a_rejection_says_when_to_try_again() -> None:
-    fleet = {"fast-0": {"running": 4}, "wide-0": {}}
-    decision = decide({"description": "", "tier": "premium", "fleet": fleet, "expect": {}})
-    assert decision.chosen is None
-    assert decision.retry_after_s is not None
-    assert 0 < decision.retry_after_s <= 30
+@pytest.mark.parametrize(
+    ("expect", "difference"),
+    [
+        ({"outcome": "held"}, ("outcome", "held", "placed")),
+        ({"profile": "wide"}, ("profile", "wide", "fast")),
+        ({"replica": "wide-0"}, ("replica", "wide-0", "fast-0")),
+        ({"rule": "spill"}, ("rule", "spill", "confident")),
+        ({"reason": "by chance"}, ("reason", "... by chance ...", "fast is the cheapest that is in time for tier premium")),
+        ({"verdicts": {"wide-0": "full"}}, ("verdicts.wide-0", "full", "late_tpot")),
+        ({"details": {"wide-0": "TTFT"}}, ("details.wide-0", "... TTFT ...", "TPOT 5.0 ms predicted, 2 ms promised")),
+    ],
+)  # fmt: skip
+def test_each_expectation_can_fail(expect: dict[str, Any], difference: tuple[str, ...]) -> None:
+    assert played({}).passed
+    assert played(expect).differences == (Difference(*difference),)
+
+
+@pytest.mark.parametrize(
+    ("case", "said"),
+    [
+        ({"tier": "gold"}, "no tier 'gold'; there are agent, batch,"),
+        ({"tenant": "nobody"}, "no tenant 'nobody'; there are acme"),
+        ({"fleet": {"slow-0": {}}}, "fleet.slow-0: no profile 'slow'; give profile: one of fast, wide"),
+        ({"fleet": {"a": {"profile": "fats"}}}, "fleet.a: no profile 'fats'"),
+        ({"residuals": {"fats": {}}}, "no profile 'fats'; there are fast, wide"),
+        ({"request": {"cached": {"fast-9": 10}}}, "no replica 'fast-9'; there are fast-0, wide-0"),
+        ({"expect": {"outcome": "placed", "verdicts": {"fast-9": "full"}}}, "expect: no candidate 'fast-9'; there are fast-0, wide-0"),
+    ],
+)  # fmt: skip
+def test_a_case_that_cannot_be_played_names_what_is_not_there(
+    case: dict[str, Any], said: str
+) -> None:
+    result = played(**({"expect": {}} | case))
+    assert not result.passed
+    assert said in result.problem

@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator
 from pathlib import Path
 
-from paretoserve.app.config import ConfigError, load_deployment, parse_document
+from paretoserve.app.config import ConfigError, load_deployment, read_document
 from paretoserve.domain.deployment import Deployment
 from paretoserve.domain.policy import PolicyDocument
 from paretoserve.policy.analysis import check_deployment, check_rules
@@ -44,11 +44,7 @@ def policy_problems(policy: Path, deployment: Deployment) -> list[str]:
 
 
 def _check_document(path: Path) -> int:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read: {error}") from None
-    document = parse_document(path, text, PolicyDocument)
+    document = read_document(path, PolicyDocument)
     if problems := check_rules(document.rules):
         raise ConfigError("\n".join(f"{path}: {problem}" for problem in problems))
     print(_valid(path, document))

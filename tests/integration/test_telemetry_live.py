@@ -188,6 +188,12 @@ async def test_metrics_add_up(observed: Observed) -> None:
     charged = sum(answer.gpu_seconds for answer in answers)
     assert total("paretoserve_gpu_seconds_total", tenant="acme") == pytest.approx(charged)
     assert total("paretoserve_replica_state", state="serving") == 2
+    promised = {"tenant": "acme", "tier": "premium", "window": "1m"}
+    assert any(
+        name == "paretoserve_sla_attainment_ratio" and promised.items() <= dict(has).items()
+        for name, has in samples
+    )
+    assert total("paretoserve_requests_held") == 0
     assert total("paretoserve_replica_kv_limit", replica="min-latency-0") > 0
 
 

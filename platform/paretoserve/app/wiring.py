@@ -8,6 +8,7 @@ import time
 
 from paretoserve.app.http_listener import HttpListener
 from paretoserve.app.metrics import metrics_route
+from paretoserve.app.observing import Observing
 from paretoserve.domain.deployment import Deployment
 from paretoserve.domain.replica import Health, ReplicaState
 from paretoserve.gateway.discovery import Discovery
@@ -15,14 +16,13 @@ from paretoserve.gateway.fleet_links import FleetLinks
 from paretoserve.gateway.grpc_server import GrpcServer
 from paretoserve.gateway.http_server import create_app
 from paretoserve.gateway.lifecycle import Lifecycle
-from paretoserve.gateway.telemetry import TelemetryObserver
 from paretoserve.ledger.attainment import Attainment
 from paretoserve.ledger.ledger import Ledger
 from paretoserve.placement.fleet import Fleet
 from paretoserve.placement.router import Router
 from paretoserve.placement.tickets import TicketIssuer
 from paretoserve.policy.policy import Policy
-from paretoserve.telemetry import TelemetrySettings, start
+from paretoserve.telemetry import TelemetrySettings
 
 
 class GatewayService:
@@ -42,15 +42,22 @@ class GatewayService:
         gateway_id: str = "",
         telemetry: TelemetrySettings | None = None,
     ) -> None:
-        """To be called on a running event loop. Raises EngineError for a bad tokenizer."""
+        """To be called on a running event loop.
+
+        Raises EngineError for a bad tokenizer, OSError for a folder of the decision log that
+        cannot be written to.
+        """
         self.http_address, self.grpc_address = http, grpc
         self.ledger = Ledger()
         self.fleet = Fleet()
-        self.telemetry = start(telemetry or TelemetrySettings(), "gateway")
+        gateway_id = gateway_id or f"gateway-{secrets.token_hex(4)}"
+        policy = Policy(deployment.policy, deployment.tiers, deployment.profiles)
+        self._observing = Observing(telemetry or TelemetrySettings(), gateway_id, policy)
+        self.telemetry = self._observing.telemetry
         self._profiles = {profile.name: profile for profile in deployment.profiles}
         attainment = Attainment({tier.name: tier.percentile for tier in deployment.tiers})
         router = Router(
-            Policy(deployment.policy, deployment.tiers, deployment.profiles),
+            self._observing.follow(policy),
             deployment.tiers,
             deployment.profiles,
             fleet=self.fleet,
@@ -58,22 +65,19 @@ class GatewayService:
             tickets=TicketIssuer(secrets.token_bytes(32)),
             attainment=attainment,
         )
-        self._links = FleetLinks(
-            discovery,
-            router,
-            self._profiles,
-            gateway_id=gateway_id or f"gateway-{secrets.token_hex(4)}",
-        )
+        self._links = FleetLinks(discovery, router, self._profiles, gateway_id=gateway_id)
         self._lifecycle = Lifecycle(
             deployment,
             router=router,
             links=self._links,
-            observer=TelemetryObserver(self.telemetry) if self.telemetry else None,
+            observer=self._observing.observer,
+            follow=self._observing.follow,
         )
         self._grpc = GrpcServer(self._lifecycle, grpc)
         app = create_app(self._lifecycle, ready=self.ready)
         if self.telemetry is not None:
             self.telemetry.watch_fleet(self._replicas, self.fleet.reserved)
+            self.telemetry.watch_held(lambda: router.held)
             self.telemetry.watch_attainment(lambda: attainment.rows(time.monotonic()))
             app.routes.append(metrics_route(self.telemetry))
         self._http = HttpListener(app, http)
@@ -91,8 +95,7 @@ class GatewayService:
         await asyncio.gather(self._grpc.stop(grace_s), self._http.stop(grace_s))
         await self._lifecycle.stop()
         await self._links.close()
-        if self.telemetry is not None:
-            await asyncio.to_thread(self.telemetry.close)
+        await self._observing.close()
 
     def reconfigure(self, deployment: Deployment) -> None:
         """Judge new requests by `deployment`, and route by its policy.

@@ -54,11 +54,12 @@ class Lifecycle:
         router: Router,
         links: FleetLinks,
         observer: Observer | None = None,
-        wrap: Callable[[Decides], Decides] = lambda policy: policy,
+        follow: Callable[[Decides], Decides] | None = None,
         monotonic: Callable[[], float] = time.monotonic,
         new_id: Callable[[], str] = _new_id,
     ) -> None:
-        """`router` decides by a policy of `deployment`; `wrap` is put around those that follow.
+        """`router` decides by the policy of `deployment`; of one that follows, by what `follow`
+        makes of it.
 
         Raises EngineError when a model has no good tokenizer.
         """
@@ -66,7 +67,7 @@ class Lifecycle:
         self._router = router
         self._dispatch = Dispatch(router, links, monotonic=monotonic, new_id=new_id)
         self._observer = observer or NoObserver()
-        self._wrap = wrap
+        self._follow = follow
         self._monotonic = monotonic
         self._new_id = new_id
 
@@ -84,7 +85,8 @@ class Lifecycle:
         Raises EngineError, and changes nothing, when a new model has no good tokenizer.
         """
         self._setup = Setup.load(deployment, self._setup)
-        policy = self._wrap(self._setup.policy)
+        policy: Decides = self._setup.policy
+        policy = self._follow(policy) if self._follow is not None else policy
         self._router.reconfigure(policy, deployment.tiers, deployment.profiles)
 
     def models(self, api_key: str) -> tuple[ModelInfo, ...]:

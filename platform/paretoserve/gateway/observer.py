@@ -6,6 +6,7 @@ raise. Of `completed`, `failed` and `cancelled`, exactly one is called, and last
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from paretoserve.domain.decision import Decision
@@ -73,3 +74,65 @@ class NoObserver:
     def arrived(self, call: Call, at: float) -> Watch:
         del call, at
         return self._watch
+
+
+class Observers:
+    """Several; the first one's trace context is handed on."""
+
+    def __init__(self, observers: Sequence[Observer]) -> None:
+        self._observers = observers
+
+    def arrived(self, call: Call, at: float) -> Watch:
+        return Watches([observer.arrived(call, at) for observer in self._observers])
+
+
+class Watches(Watch):
+    """Tells each of them everything."""
+
+    __slots__ = ("_watches",)
+
+    def __init__(self, watches: Sequence[Watch]) -> None:
+        self._watches = watches
+
+    def traceparent(self, call: Call) -> str:
+        return self._watches[0].traceparent(call)
+
+    def admitted(self, admitted: Admitted, at: float) -> None:
+        for watch in self._watches:
+            watch.admitted(admitted, at)
+
+    def decided(self, decision: Decision, at: float) -> None:
+        for watch in self._watches:
+            watch.decided(decision, at)
+
+    def held(self, at: float) -> None:
+        for watch in self._watches:
+            watch.held(at)
+
+    def retried(self, replica_id: str, error: ParetoserveError, at: float) -> None:
+        for watch in self._watches:
+            watch.retried(replica_id, error, at)
+
+    def moved(self, why: str, at: float) -> None:
+        for watch in self._watches:
+            watch.moved(why, at)
+
+    def tokens(self, count: int, at: float) -> None:
+        for watch in self._watches:
+            watch.tokens(count, at)
+
+    def settled(self, gpu_seconds: float) -> None:
+        for watch in self._watches:
+            watch.settled(gpu_seconds)
+
+    def completed(self, completed: Completed, at: float) -> None:
+        for watch in self._watches:
+            watch.completed(completed, at)
+
+    def failed(self, error: ParetoserveError, at: float) -> None:
+        for watch in self._watches:
+            watch.failed(error, at)
+
+    def cancelled(self, at: float) -> None:
+        for watch in self._watches:
+            watch.cancelled(at)

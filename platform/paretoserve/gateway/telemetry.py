@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from paretoserve.domain.conversation import Message
-from paretoserve.domain.decision import Decision
-from paretoserve.domain.errors import Cancelled, ParetoserveError
+from paretoserve.domain.decision import Decision, Outcome
+from paretoserve.domain.errors import Cancelled, DeadlineExceeded, ParetoserveError
 from paretoserve.gateway.admission import Admitted
 from paretoserve.gateway.calls import Call, Completed
 from paretoserve.gateway.observer import Watch
@@ -29,11 +29,12 @@ class TelemetryObserver:
 class TelemetryWatch(Watch):
     """Follows one request."""
 
-    __slots__ = ("_arrived_at", "_record")
+    __slots__ = ("_arrived_at", "_held_at", "_record")
 
     def __init__(self, record: RequestRecord, arrived_at: float) -> None:
         self._record = record
         self._arrived_at = arrived_at
+        self._held_at: float | None = None
 
     def traceparent(self, call: Call) -> str:
         del call
@@ -44,8 +45,17 @@ class TelemetryWatch(Watch):
         self._record.admitted(admitted.tenant.name, admitted.tier.name)
 
     def decided(self, decision: Decision, at: float) -> None:
-        del at
         self._record.decided(decision)
+        if decision.outcome is not Outcome.HELD:
+            self._no_longer_held("refused" if decision.chosen is None else "placed", at)
+
+    def held(self, at: float) -> None:
+        self._held_at = at
+        self._record.held()
+
+    def moved(self, why: str, at: float) -> None:
+        del at
+        self._record.moved(why)
 
     def retried(self, replica_id: str, error: ParetoserveError, at: float) -> None:
         del error, at
@@ -63,10 +73,17 @@ class TelemetryWatch(Watch):
         self._record.completed(completed.reason, completed.usage, completed.timing)
 
     def failed(self, error: ParetoserveError, at: float) -> None:
+        left = isinstance(error, Cancelled | DeadlineExceeded)
+        self._no_longer_held("left" if left else "refused", at)
         self._record.failed(error, (at - self._arrived_at) * 1000)
 
     def cancelled(self, at: float) -> None:
         self.failed(Cancelled("the client went away"), at)
+
+    def _no_longer_held(self, outcome: str, at: float) -> None:
+        if self._held_at is not None:
+            self._record.waited(1000 * (at - self._held_at), outcome)
+            self._held_at = None
 
 
 def _arrival(call: Call) -> Arrival:

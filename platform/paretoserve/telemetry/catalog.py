@@ -34,6 +34,7 @@ class Label(StrEnum):
     REPLICA = "replica"
     OUTCOME = "outcome"
     REASON = "reason"
+    RULE = "rule"
     TARGET = "target"
     STATE = "state"
     TYPE = "type"
@@ -52,6 +53,7 @@ LABELS: dict[Label, str] = {
     Label.REPLICA: "the replica's id",
     Label.OUTCOME: "a fixed word, listed with the metric",
     Label.REASON: "a fixed word: an error's reason, a finish reason, or a candidate's verdict",
+    Label.RULE: "the step of the policy that decided, or the name of the policy's rule that did",
     Label.TARGET: "`ttft`, `tpot`, `e2e`, or `all` (goodput: every target of the request met)",
     Label.STATE: "`starting`, `serving`, `draining` or `lost`",
     Label.TYPE: "`input`, `output`, or `cached` (the part of input from the prefix cache)",
@@ -87,6 +89,7 @@ QUEUE_S = (
     10.0,
     20.0,
 )
+HOLD_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
 TOKENS = (1, 4, 16, 64, 256, 1024, 4096, 16384, 65536, 262144, 1048576, 4194304, 16777216, 67108864)
 
 
@@ -136,7 +139,23 @@ DECISIONS = Metric(
     "paretoserve.decisions", Kind.COUNTER, "{decision}",
     "Routing decisions. Outcomes: `placed`, `spilled`, `degraded`, `held`, `rejected`; the reason is "
     "the verdict on the nearest replica of the tier's preferred profile.",
-    (*_PLACED, Label.OUTCOME, Label.REASON),
+    (*_PLACED, Label.OUTCOME, Label.RULE, Label.REASON),
+)  # fmt: skip
+HOLD = Metric(
+    "paretoserve.hold.duration", Kind.HISTOGRAM, "s",
+    "Time a request was held in the router for room. Outcomes: `placed`, `refused`, `left` (the "
+    "client went away or its deadline passed).",
+    (Label.TIER, Label.OUTCOME), HOLD_S,
+)  # fmt: skip
+HELD = Metric(
+    "paretoserve.requests.held", Kind.GAUGE, "{request}",
+    "Requests that are held in the router for room now.",
+)  # fmt: skip
+MOVES = Metric(
+    "paretoserve.moves", Kind.COUNTER, "{move}",
+    "Streams that went on at another replica, by the profile that they went to. Reasons: `late` "
+    "(it would have missed its target), or the word of the error by which the replica failed.",
+    (*_PLACED, Label.REASON),
 )  # fmt: skip
 ATTAINMENT = Metric(
     "paretoserve.attainment", Kind.COUNTER, "{request}",
@@ -217,8 +236,8 @@ CLIENT_TOKENS = Metric(
 )  # fmt: skip
 
 GATEWAY_METRICS = (
-    REQUEST_DURATION, TTFT, TPOT, REQUESTS, IN_FLIGHT, DECISIONS, ATTAINMENT, QUEUE, TOKENS_TOTAL,
-    DELTAS, GPU_SECONDS, SLA_ATTAINMENT, BUDGET_BURN, RUNNING, WAITING, KV_USED, KV_TOTAL, STEP,
+    REQUEST_DURATION, TTFT, TPOT, REQUESTS, IN_FLIGHT, DECISIONS, HOLD, HELD, MOVES, ATTAINMENT,
+    QUEUE, TOKENS_TOTAL, DELTAS, GPU_SECONDS, SLA_ATTAINMENT, BUDGET_BURN, RUNNING, WAITING, KV_USED, KV_TOTAL, STEP,
     ACCEPTANCE, STATE, RESERVATIONS,
 )  # fmt: skip
 CLIENT_METRICS = (CLIENT_DURATION, CLIENT_TOKENS)
@@ -244,6 +263,7 @@ class Attribute(StrEnum):
     PROFILE = "paretoserve.profile"
     REPLICA = "paretoserve.replica"
     OUTCOME = "paretoserve.decision.outcome"
+    RULE = "paretoserve.decision.rule"
     REASON = "paretoserve.decision.reason"
     POLICY = "paretoserve.policy.version"
     CANDIDATES = "paretoserve.decision.candidates"
@@ -272,6 +292,8 @@ class SpanDeclaration:
 
 
 DECIDED = "decided"
+HELD_BACK = "held"
+MOVED = "moved"
 PREFILL_BEGAN = "prefill began"
 FIRST_TOKEN = "first token"  # noqa: S105
 REPLICA_LOST = "replica lost"
@@ -297,7 +319,7 @@ GATEWAY_SPAN = SpanDeclaration(
      Attribute.CONVERSATION, Attribute.MAX_TOKENS, Attribute.TENANT, Attribute.TIER,
      Attribute.PROFILE, Attribute.REPLICA, *_USAGE, *_TIMES, Attribute.GPU_SECONDS,
      Attribute.ERROR),
-    (DECIDED, FIRST_TOKEN, REPLICA_LOST),
+    (HELD_BACK, DECIDED, FIRST_TOKEN, REPLICA_LOST, MOVED),
 )  # fmt: skip
 EXECUTOR_SPAN = SpanDeclaration(
     "paretoserve.executor", "server",
@@ -310,10 +332,12 @@ SPANS = (CLIENT_SPAN, GATEWAY_SPAN, EXECUTOR_SPAN)
 
 EVENT_ATTRIBUTES: dict[str, tuple[Attribute, ...]] = {
     DECIDED: (
-        Attribute.OUTCOME, Attribute.REASON, Attribute.POLICY, Attribute.PROFILE,
+        Attribute.OUTCOME, Attribute.RULE, Attribute.REASON, Attribute.POLICY, Attribute.PROFILE,
         Attribute.REPLICA, Attribute.CANDIDATES, Attribute.TTFT_PREDICTED,
         Attribute.TPOT_PREDICTED,
     ),
+    HELD_BACK: (),
+    MOVED: (Attribute.REASON, Attribute.PROFILE, Attribute.REPLICA),
     PREFILL_BEGAN: (),
     FIRST_TOKEN: (),
     REPLICA_LOST: (Attribute.REPLICA,),

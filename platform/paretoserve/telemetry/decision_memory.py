@@ -57,6 +57,11 @@ class DecisionMemory:
     def document(self) -> PolicyDocument:
         return self._policy.document
 
+    def follow(self, policy: Decides) -> DecisionMemory:
+        """Ask `policy` from now on; what is remembered stays. Returns itself."""
+        self._policy = policy
+        return self
+
     def decide(self, request: Request, tenant: Tenant, snapshot: Snapshot, now: float) -> Decision:
         """As the policy decides."""
         decision = self._policy.decide(request, tenant, snapshot, now)

@@ -10,6 +10,7 @@ from opentelemetry.trace import NoOpTracer, Tracer
 
 from paretoserve.domain.replica import ReplicaState
 from paretoserve.ledger.attainment import Attained
+from paretoserve.telemetry import catalog
 from paretoserve.telemetry.attainment import watch_attainment
 from paretoserve.telemetry.executor import ExecutorSpans
 from paretoserve.telemetry.exporters import NAMESPACE, Prometheus, Tracing
@@ -51,6 +52,10 @@ class Telemetry:
     ) -> None:
         """Export the state of every replica; call once. Both callables run within `render`."""
         watch_fleet(self._instruments, replicas, reserved)
+
+    def watch_held(self, held: Callable[[], int]) -> None:
+        """Export how many requests the router holds; call once. `held` runs within `render`."""
+        self._instruments.gauge(catalog.HELD, lambda: [(held(), {})])
 
     def watch_attainment(self, rows: Callable[[], Iterable[Attained]]) -> None:
         """Export the SLA ledger; call once. `rows` runs within `render`."""

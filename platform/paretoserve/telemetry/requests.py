@@ -54,7 +54,8 @@ class RequestRecord:
         self._instruments = instruments
         self._tenants = tenants
         self._tenant = ""
-        self._decision: Decision | None = None
+        self._targets = Targets()
+        self._place: dict[str, str] = {}
         self._placed = {Label.TIER: "", Label.PROFILE: ""}
         self._asked = {
             Label.OPERATION: arrival.operation,
@@ -94,15 +95,38 @@ class RequestRecord:
         self._span.set_attributes({Attribute.TENANT: tenant, Attribute.TIER: tier})
 
     def decided(self, decision: Decision) -> None:
-        """Where the request goes, if anywhere; again after a lost replica."""
-        self._decision = decision
+        """Where the request goes, if anywhere; again after a hold, a lost replica, for a move.
+
+        What it was promised is what was decided before its first token.
+        """
+        if not self._deltas:
+            self._targets = decision.targets
+        self._placed[Label.TIER] = decision.tier
         self._placed[Label.PROFILE] = decision.chosen.profile if decision.chosen else ""
-        labels = {Label.OUTCOME: str(decision.outcome), Label.REASON: preferred_verdict(decision)}
+        labels = {
+            Label.OUTCOME: str(decision.outcome),
+            Label.RULE: decision.rule,
+            Label.REASON: preferred_verdict(decision),
+        }
         self._instruments.record(catalog.DECISIONS, 1, {**self._placed, **labels})
         self._note(decision)
 
+    def held(self) -> None:
+        """The request waits in the router for room."""
+        self._span.add_event(catalog.HELD_BACK)
+
+    def waited(self, held_ms: float, outcome: str) -> None:
+        """It waits no longer: `placed`, `refused` or `left`."""
+        labels = {Label.TIER: self._placed[Label.TIER], Label.OUTCOME: outcome}
+        self._instruments.record(catalog.HOLD, held_ms / 1000, labels)
+
+    def moved(self, why: str) -> None:
+        """The stream goes on where it was last decided."""
+        self._instruments.record(catalog.MOVES, 1, {**self._placed, Label.REASON: why})
+        self._span.add_event(catalog.MOVED, {Attribute.REASON: why, **self._place})
+
     def lost(self, replica_id: str) -> None:
-        """The replica went away before the first token; another decision follows."""
+        """The replica failed; the rest is decided anew."""
         self._span.add_event(catalog.REPLICA_LOST, {Attribute.REPLICA: replica_id})
 
     def delta(self) -> None:
@@ -112,7 +136,7 @@ class RequestRecord:
         self._deltas += 1
 
     def settled(self, gpu_seconds: float) -> None:
-        """What an attempt was charged, whatever became of the request."""
+        """What the request was charged, whatever became of it."""
         self._gpu_seconds += gpu_seconds
 
     def completed(self, reason: FinishReason, usage: Usage, timing: Timing) -> None:
@@ -134,17 +158,18 @@ class RequestRecord:
     def _note(self, decision: Decision) -> None:
         noted: dict[str, str | int | float] = {
             Attribute.OUTCOME: str(decision.outcome),
+            Attribute.RULE: decision.rule,
             Attribute.REASON: decision.reason,
             Attribute.POLICY: decision.policy_version,
             Attribute.CANDIDATES: len(decision.candidates),
         }
         if (chosen := decision.chosen) is not None:
-            place: dict[str, str] = {
+            self._place = {
                 Attribute.PROFILE: chosen.profile,
                 Attribute.REPLICA: chosen.replica_id,
             }
-            self._span.set_attributes(place)
-            noted |= place
+            self._span.set_attributes({Attribute.TIER: decision.tier, **self._place})
+            noted |= self._place
             if chosen.prediction is not None:
                 noted[Attribute.TTFT_PREDICTED] = chosen.prediction.ttft_ms
                 noted[Attribute.TPOT_PREDICTED] = chosen.prediction.tpot_ms
@@ -165,11 +190,10 @@ class RequestRecord:
             record(catalog.TTFT, timing.ttft_ms / 1000, served)
         if tpot_ms is not None:
             record(catalog.TPOT, tpot_ms / 1000, served)
-        if self._decision is not None:
-            for target, met in attainment(self._decision.targets, timing, tpot_ms).items():
-                outcome = "met" if met else "missed"
-                labels = {Label.TARGET: target, Label.OUTCOME: outcome}
-                record(catalog.ATTAINMENT, 1, {**self._placed, **labels})
+        for target, met in attainment(self._targets, timing, tpot_ms).items():
+            outcome = "met" if met else "missed"
+            labels = {Label.TARGET: target, Label.OUTCOME: outcome}
+            record(catalog.ATTAINMENT, 1, {**self._placed, **labels})
 
     def _end(self, outcome: str, reason: str, total_ms: float, error: str = "") -> None:
         self._ended = True

@@ -88,7 +88,11 @@ def test_every_metric_of_a_gateway_is_rendered_with_its_type_unit_and_labels(
 ) -> None:
     telemetry.watch_fleet(lambda: [STATE], lambda _: 4)
     telemetry.watch_attainment(lambda: [Attained("acme", "premium", 60, 9, 10, 0.95)])
+    telemetry.watch_held(lambda: 3)
     complete(telemetry)
+    moved = arrive(telemetry)
+    moved.waited(250, "placed")
+    moved.moved("late")
     families = {
         family.name: family
         for family in text_string_to_metric_families(telemetry.render().decode())
@@ -108,6 +112,33 @@ def test_every_metric_of_a_gateway_is_rendered_with_its_type_unit_and_labels(
             assert set(sample.labels) <= allowed, metric.name
     ours = {name for name in families if name.startswith(("gen_ai", "paretoserve"))}
     assert len(ours) == len(GATEWAY_METRICS), "nothing undeclared is rendered"
+
+
+def test_a_request_that_was_held_and_moved_is_judged_by_its_first_promise(
+    telemetry: Telemetry,
+) -> None:
+    record = arrive(telemetry)
+    record.admitted("acme", "premium")
+    record.decided(replace(DECISION, outcome=Outcome.HELD, chosen=None, rule="hold"))
+    record.held()
+    record.waited(250, "placed")
+    record.decided(replace(DECISION, tier="spare", rule="median"))
+    record.delta()
+    later = CHOSEN._replace(profile="min-latency", replica_id="ml-1")
+    record.decided(replace(DECISION, tier="spare", chosen=later, targets=Targets(e2e_ms=1)))
+    record.moved("late")
+    record.completed(FinishReason.STOP, Usage(10, 5), Timing(20, 100, 110))
+    place = {"tier": "spare", "profile": "min-latency"}
+    assert value(telemetry, "paretoserve_moves_total", **place, reason="late") == 1
+    assert value(telemetry, "paretoserve_decisions_total", outcome="held", rule="hold") == 1
+    held = {"tier": "premium", "outcome": "placed"}
+    assert value(telemetry, "paretoserve_hold_duration_seconds_sum", **held) == 0.25
+    judged = {"tier": "spare", "target": "all", "outcome": "met"}
+    assert value(telemetry, "paretoserve_attainment_total", **judged) == 1
+    (span,) = telemetry.finished_spans()
+    assert [event.name for event in span.events] == [
+        "decided", "held", "decided", "first token", "decided", "moved"
+    ]  # fmt: skip
 
 
 def test_a_completed_request(telemetry: Telemetry) -> None:

@@ -47,7 +47,7 @@ class Rule(Document):
 class Escalation(Document):
     """When a running stream is moved to a faster profile."""
 
-    enabled: bool = True
+    enabled: bool = Field(default=True, description="whether any is")
     risk: float = Field(
         default=0.9, gt=0, lt=1, description="length quantile that must still make its target"
     )
@@ -62,7 +62,7 @@ class Escalation(Document):
 class PolicyDocument(Document):
     """Versioned; every decision names the version that made it. ARCHITECTURE.md has the algorithm."""
 
-    version: str = Field(min_length=1)
+    version: str = Field(min_length=1, description="stands in every decision")
     confidence: float = Field(
         default=0.95,
         gt=0.5,
@@ -121,11 +121,11 @@ class PolicyDocument(Document):
         description="a session leaves its replica only for a price lower by this share",
     )
     affinity: bool = Field(default=True, description="count prefixes that replicas hold")
-    escalation: Escalation = Escalation()
+    escalation: Escalation = Field(default=Escalation(), description="see below")
     max_state_age_s: float = Field(
         default=5.0, gt=0, description="a replica not heard of for longer is not a candidate"
     )
-    rules: tuple[Rule, ...] = ()
+    rules: tuple[Rule, ...] = Field(default=(), description="applied in their order; see below")
 
     @model_validator(mode="after")
     def _rule_names_differ(self) -> Self:

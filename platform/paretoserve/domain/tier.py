@@ -28,7 +28,7 @@ class Tier(Document):
     A request that can be placed nowhere is refused whatever the order says.
     """
 
-    name: str
+    name: str = Field(description="what tenants and requests name")
     ttft_ms: float | None = Field(default=None, gt=0, description="time to first token, ms")
     tpot_ms: float | None = Field(default=None, gt=0, description="time per output token, ms")
     e2e_ms: float | None = Field(default=None, gt=0, description="arrival to last token, ms")
@@ -51,9 +51,7 @@ class Tier(Document):
     @property
     def targets(self) -> Targets:
         """The targets, infinite where none is set."""
-        return Targets(
-            self.ttft_ms or math.inf, self.tpot_ms or math.inf, self.e2e_ms or math.inf
-        )
+        return Targets(self.ttft_ms or math.inf, self.tpot_ms or math.inf, self.e2e_ms or math.inf)
 
     @model_validator(mode="after")
     def _promises_something(self) -> Self:

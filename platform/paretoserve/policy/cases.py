@@ -83,10 +83,14 @@ class GivenResiduals(Document):
 class Expected(Document):
     """The decision; what is not named may be anything. Texts are looked for in what is said."""
 
-    outcome: Outcome
-    profile: str | None = None
-    replica: str | None = None
-    rule: str | None = None
+    outcome: Outcome = Field(description="how the request is placed")
+    profile: str | None = Field(
+        default=None, description="the chosen one; none where there is none"
+    )
+    replica: str | None = Field(
+        default=None, description="the chosen one; none where there is none"
+    )
+    rule: str | None = Field(default=None, description="the step or rule that decided")
     reason: str | None = Field(default=None, description="words of the decision's reason")
     verdicts: dict[str, Verdict] = Field(
         default_factory=dict, description="by replica, or by profile where it has none"
@@ -99,16 +103,16 @@ class Expected(Document):
 class GoldenCase(Document):
     """One case."""
 
-    description: str = Field(min_length=1)
-    tier: str
+    description: str = Field(min_length=1, description="what it shows")
+    tier: str = Field(description="the one to decide for, after any fallback")
     tenant: str | None = Field(default=None, description="the first that has the tier if absent")
-    request: GivenRequest = GivenRequest()
+    request: GivenRequest = Field(default=GivenRequest(), description="an unremarkable one")
     fleet: dict[str, GivenReplica] = Field(description="by replica id; {} for an idle one")
     residuals: dict[str, GivenResiduals] = Field(default_factory=dict, description="by profile")
     burn: float = Field(
         default=0.0, ge=0, description="of the tenant's error budget in the tier; above 1 too fast"
     )
-    expect: Expected
+    expect: Expected = Field(description="the decision")
 
 
 class CaseFile(Document):

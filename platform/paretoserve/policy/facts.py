@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
+from itertools import compress
+from operator import is_not
 from typing import Literal, NamedTuple
 
 from paretoserve.domain.profile import Profile
@@ -88,10 +90,9 @@ class Fleet:
         before, now = self._replicas, snapshot.replicas
         if now is not before:
             common = min(len(before), len(now))
-            pairs = zip(before, now, strict=False)
-            changed = [(old, new) for old, new in pairs if old is not new]
-            gone = [old for old, _ in changed] + list(before[common:])
-            come = [new for _, new in changed] + list(now[common:])
+            moved = list(map(is_not, before, now))
+            gone = [*compress(before, moved), *before[common:]]
+            come = [*compress(now, moved), *now[common:]]
             touched = self._count(gone, -1) | self._count(come, 1)
             self._facts = self._facts | {name: self._of(name) for name in touched}
             self._replicas = now

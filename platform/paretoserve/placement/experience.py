@@ -28,7 +28,7 @@ class Experience:
     """Lengths and acceptance by tenant, residuals by profile, prefixes by replica."""
 
     def __init__(self, document: PolicyDocument, block_tokens: int = BLOCK_TOKENS) -> None:
-        self._document = document
+        self.document = document
         self._calibration = Calibration(confidence=document.confidence)
         self._lengths = Lengths()
         self._acceptances = Acceptances()
@@ -40,7 +40,7 @@ class Experience:
         session = self.prefixes.session(_session(request)) if request.session_id else None
         held = {replica_id for replica_id, _ in cached}
         median, high = self._lengths.estimate(
-            request.tenant, request.max_tokens, self._document.length_quantile
+            request.tenant, request.max_tokens, self.document.length_quantile
         )
         return replace(
             request,
@@ -53,7 +53,7 @@ class Experience:
     def rest(self, stream: Stream) -> Estimate:
         """What a running stream still has to come: its median, and at the risk of escalation."""
         tenant, limit = stream.request.tenant, stream.request.max_tokens
-        risk = self._document.escalation.risk
+        risk = self.document.escalation.risk
         return Estimate(
             self._lengths.remaining(tenant, stream.tokens, limit, 0.5),
             self._lengths.remaining(tenant, stream.tokens, limit, risk),

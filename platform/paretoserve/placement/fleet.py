@@ -178,6 +178,11 @@ class Fleet:
         replica = self._replicas.get(replica_id)
         return len(replica.own) if replica else 0
 
+    def serves(self, replica_id: str) -> bool:
+        """Whether a replica is known to take requests."""
+        replica = self._replicas.get(replica_id)
+        return replica is not None and replica.state.health is Health.SERVING
+
     def share(self, replica_id: str) -> Share:
         """What this router has on a replica: of a report that comes just now, its own part."""
         replica = self._replicas.get(replica_id)

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from paretoserve.domain.decision import Decision, Outcome
-from paretoserve.domain.errors import ParetoserveError, QuotaExceeded, Saturated
+from paretoserve.domain.errors import ParetoserveError, QuotaExceeded, Saturated, Unavailable
 from paretoserve.domain.profile import Profile
 from paretoserve.domain.replica import Health, ReplicaState, Share, Snapshot
 from paretoserve.domain.request import Request
@@ -115,6 +115,10 @@ class Router:
         self._tiers = {tier.name: tier for tier in tiers}
         self._profiles = {profile.name: profile for profile in profiles}
         self._attainment.objectives = {name: t.percentile for name, t in self._tiers.items()}
+        self._experience.document = policy.document
+        for stream in list(self._streams.values()):
+            if stream.tier.name not in self._tiers:
+                self._orphan(stream)
 
     @property
     def held(self) -> int:
@@ -124,7 +128,7 @@ class Router:
     @property
     def restless(self) -> bool:
         """Whether a `tick` may have something to do though nothing has happened."""
-        return bool(len(self._room) or self._watched)
+        return bool(len(self._room) or self._watched or self._shed)
 
     def snapshot(self, now: float) -> Snapshot:
         """The fleet and what has been learned of it, at `now`."""
@@ -190,6 +194,8 @@ class Router:
         self._end_leg(stream, 0.0, now)
         stream.request = replace(stream.request, excluded_replicas=failed)
         stream.moves += 1
+        if stream.tier.name not in self._tiers:
+            return self._refuse(stream, None, _no_longer_offered(stream.tier), now)
         if stream.tokens == 0:
             return self._place(stream, stream.waiting_since_arrival(now), now)
         return self._place(stream, stream.continued(self._experience.rest(stream), now), now)
@@ -227,7 +233,18 @@ class Router:
         return self._fleet.share(replica_id)
 
     def observe(self, state: ReplicaState) -> None:
-        """Take a replica's own report; `state.own` says what of it this router has sent."""
+        """Take a replica's own report; `state.own` says what of it this router has sent.
+
+        One that serves again may be given what it failed before.
+        """
+        replica_id = state.replica_id
+        if state.health is Health.SERVING and not self._fleet.serves(replica_id):
+            for stream in self._streams.values():
+                excluded = stream.request.excluded_replicas
+                if replica_id in excluded:
+                    stream.request = replace(
+                        stream.request, excluded_replicas=excluded - {replica_id}
+                    )
         self._fleet.observe(state)
         if state.kv_total_tokens:
             self._experience.prefixes.set_capacity(state.replica_id, state.kv_total_tokens)
@@ -244,6 +261,14 @@ class Router:
         """
         self._fleet.mark_lost(replica_id, now)
         self._experience.prefixes.forget(replica_id)
+
+    def _orphan(self, stream: Stream) -> None:
+        """Its tier is gone: what runs goes on where it is, what is held is refused."""
+        request_id = stream.request.request_id
+        self._watched.pop(request_id, None)
+        if self._room.remove(request_id) is not None:
+            self._settle(stream)
+            self._shed.append(Refused(stream.request, None, _no_longer_offered(stream.tier)))
 
     def _price(self, request: Request, tier: Tier) -> float:
         """The least list price among the tier's profiles, GPU-seconds."""
@@ -481,3 +506,7 @@ def _exceeded(tenant: Tenant, tier: Tier) -> QuotaExceeded:
     return QuotaExceeded(
         f"tenant {tenant.name} has used up its contract for tier {tier.name}", retry_after_s=1.0
     )
+
+
+def _no_longer_offered(tier: Tier) -> Unavailable:
+    return Unavailable(f"tier {tier.name} is no longer offered")

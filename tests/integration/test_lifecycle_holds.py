@@ -11,7 +11,7 @@ import pytest
 from lifecycle_world import FAST, World, call, deployment, tenant, tier, until
 
 from paretoserve.domain.deployment import Deployment
-from paretoserve.domain.errors import DeadlineExceeded, QuotaExceeded, Saturated
+from paretoserve.domain.errors import DeadlineExceeded, QuotaExceeded, Saturated, Unavailable
 from paretoserve.domain.profile import Limits
 from paretoserve.gateway.calls import Completed, Started
 
@@ -131,6 +131,19 @@ async def test_a_defect_in_a_tick_kills_neither_the_ticker_nor_the_others(
     second = await held(world)
     assert isinstance((await second)[-1], Completed)
     assert "on fire" in caplog.text
+
+
+async def test_a_tier_that_is_taken_away_leaves_nobody_waiting(world: World) -> None:
+    first = await running(world, max_tokens=200)
+    second = await held(world)
+    other = tier("fast", name="other")
+    bought = tenant("acme").model_copy(update={"tiers": ("other",)})
+    world.lifecycle.reconfigure(deployment(SINGLE, tiers=(other,), tenants=(bought,)))
+    with pytest.raises(Unavailable, match="tier standard is no longer offered"):
+        await second
+    assert isinstance((await first)[-1], Completed), "what runs goes on"
+    assert isinstance((await world.collect(call()))[-1], Completed)
+    await world.assert_all_returned()
 
 
 def contracted() -> Deployment:

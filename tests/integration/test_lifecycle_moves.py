@@ -219,6 +219,21 @@ async def test_a_stream_that_lost_its_replica_waits_for_another(tmp_path: Path) 
         await world.assert_all_returned()
 
 
+async def test_a_stream_goes_on_at_its_own_replica_once_that_is_back(tmp_path: Path) -> None:
+    async with (
+        World.of(deployment(FAST), {"r1": FAST}) as world,
+        executor_process(tmp_path, FAST) as (process, address),
+    ):
+        await world.only(r1=Endpoint("fast", address))
+        running = asyncio.create_task(world.collect(call(max_tokens=300)))
+        await until(lambda: any("tokens" in diary.entries for diary in world.diaries.all))
+        process.kill()
+        await until(lambda: world.router.held == 1)
+        await world.only("r1")
+        assert ids(await running) == ids(await undisturbed(max_tokens=300))
+        await world.assert_all_returned()
+
+
 async def test_a_client_may_leave_a_stream_that_was_moved(world: World) -> None:
     async with aclosing(world.lifecycle.generate(call(max_tokens=1000))) as stream:
         await anext(stream)

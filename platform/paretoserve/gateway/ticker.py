@@ -12,7 +12,7 @@ from paretoserve.placement.router import Placed, Refused, Router
 logger = logging.getLogger(__name__)
 
 PERIOD_S = 0.02
-LEAST_GAP_S = 0.002
+LEAST_GAP_S = 0.005
 """Reports of a large fleet come faster than the held requests can be decided anew for each."""
 
 

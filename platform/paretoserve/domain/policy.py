@@ -70,13 +70,17 @@ class PolicyDocument(Document):
         description="quantile of TTFT and TPOT that must be in time for a placement to be confident",
     )
     reserve: float = Field(
-        default=0.6,
+        default=0.4,
         ge=0,
         le=1,
-        description="share of a profile's slots kept for tiers that no cheaper profile can serve",
+        description="share of a replica's room kept for tiers that no cheaper profile can serve",
     )
-    protect: bool = Field(
-        default=True, description="never slow a running request below its promise"
+    protect: float = Field(
+        default=0.9,
+        gt=0,
+        allow_inf_nan=True,
+        description="share of the tightest TPOT promised on a replica that it may be filled up to; "
+        ".inf to fill it whatever was promised",
     )
     pack: float = Field(
         default=0.8,

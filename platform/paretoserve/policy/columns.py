@@ -129,7 +129,7 @@ class Columnist:
         comfortable = state.held == 0 or ahead.tpot_ms <= self._document.spare * tightest
         spare = ahead.turn_ms == 0 and comfortable
         company = math.log2(tightest)
-        share = state.prefill_rate / profile.curve.prefill_tokens_per_s
+        share = state.prefill_rate * ahead.token_ms / 1000
         return rejection, (
             *ahead, rejection is not None, company, spare, state.observed_at, state.guests, share, state.held
         )  # fmt: skip

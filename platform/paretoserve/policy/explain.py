@@ -104,8 +104,7 @@ _DETAILS: dict[Verdict, Callable[[Board, int, Prediction], str]] = {
         "end-to-end", p.e2e_ms, board.case.targets.e2e_ms
     ),
     Verdict.RESERVED: lambda board, place, p: (  # noqa: ARG005
-        f"holds {board.columns.states[place].guests} requests that others could serve, "
-        "the rest is reserved"
+        "what room is left is kept for tiers that cannot do without this profile"
     ),
     Verdict.LIKELY: _likely,
     Verdict.FEASIBLE: lambda board, place, p: f"in time at {board.document.confidence:.0%}",  # noqa: ARG005

@@ -13,7 +13,7 @@ from paretoserve.domain.request import Request
 from paretoserve.domain.targets import Targets
 from paretoserve.domain.tier import Tier
 from paretoserve.latency.cost import list_price
-from paretoserve.latency.curve import batch_within, fullest_tpot_ms
+from paretoserve.latency.curve import fullest_tpot_ms
 from paretoserve.policy.protocols import Rejection
 
 E2E_FOR_OUTPUT = 0.9
@@ -24,8 +24,8 @@ class Option(NamedTuple):
     """A profile as one request sees it.
 
     `rank` comes first and then `price`, in GPU-seconds, when profiles are compared. A request is a
-    guest where a cheaper option could serve it too: a replica takes it only while it holds fewer
-    than `guests` of the kind, or when it spills, fewer than `slots` requests in all. `fullest` is log2 of TPOT when the profile is as full as it can be.
+    guest where other tiers cannot do without the profile and its own can: those are promised
+    `needed_tpot_ms`. `fullest` is log2 of TPOT when the profile is as full as it can be.
     `rejection` says why no replica will do.
     """
 
@@ -35,8 +35,7 @@ class Option(NamedTuple):
     fullest: float
     rejection: Rejection | None
     guest: bool = False
-    guests: float = math.inf
-    slots: float = math.inf
+    needed_tpot_ms: float = math.inf
 
 
 def targets_of(request: Request, tier: Tier) -> Targets:
@@ -60,7 +59,7 @@ def tolerable_tpot_ms(targets: Targets, estimate: Estimate, waited_ms: float) ->
 
 
 class PriceList:
-    """List prices by profile and tolerable TPOT, and how many slots of a profile its tiers can use.
+    """List prices by profile and tolerable TPOT, and which tiers cannot do without a profile.
 
     A function of the profiles and tiers, computed once for each TPOT that is asked for.
     """
@@ -70,7 +69,12 @@ class PriceList:
         self._rates = lru_cache(maxsize=4096)(self._compute_rates)
         tiers = tuple(tiers)
         self._fullest = {name: math.log2(fullest_tpot_ms(p)) for name, p in profiles.items()}
-        self._slots = {name: self._needed_slots(tiers, name) for name in profiles}
+        needing = {name: [tier for tier in tiers if self._needs(tier, name)] for name in profiles}
+        self._needing = {name: {tier.name for tier in found} for name, found in needing.items()}
+        self._needed_tpot_ms = {
+            name: min((tier.targets.tpot_ms for tier in found), default=math.inf)
+            for name, found in needing.items()
+        }
 
     def price(self, name: str, tpot_target_ms: float, prompt_tokens: float, output: float) -> float:
         """GPU-seconds, infinite where even one stream is too slow."""
@@ -81,11 +85,13 @@ class PriceList:
         """Log2 of TPOT, milliseconds, when the profile is as full as it can be."""
         return self._fullest[name]
 
-    def slots(self, name: str) -> float:
-        """How many requests a replica of the profile can hold within the TPOT of the tiers that
-        cannot do without it; infinite where no tier needs it.
-        """
-        return self._slots[name]
+    def needed_tpot_ms(self, name: str) -> float:
+        """The tightest TPOT of the tiers that cannot do without the profile; infinite for none."""
+        return self._needed_tpot_ms[name]
+
+    def guest(self, name: str, tier: Tier) -> bool:
+        """Whether other tiers need the profile and this one does not."""
+        return bool(self._needing[name]) and tier.name not in self._needing[name]
 
     def _compute_rates(self, name: str, target_ms: float) -> tuple[float, float]:
         """GPU-seconds for a prompt token and for an output token."""
@@ -97,15 +103,6 @@ class PriceList:
             )
 
         return price(1, 0), price(0, 1)
-
-    def _needed_slots(self, tiers: Iterable[Tier], name: str) -> float:
-        profile = self._profiles[name]
-        slots = [
-            batch_within(profile.curve, tier.targets.tpot_ms, profile.limits.max_batch)
-            for tier in tiers
-            if self._needs(tier, name)
-        ]
-        return min(slots, default=math.inf)
 
     def _needs(self, tier: Tier, name: str) -> bool:
         """Whether no profile that is cheaper when full meets the tier's TPOT, though one exists."""

@@ -12,7 +12,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 
 from paretoserve.domain.decision import Decision, Outcome
@@ -85,12 +84,7 @@ class Policy:
         """The tier's profiles, the one to be preferred first."""
         found = [self._option(case, name) for name in case.tier.profiles]
         found.sort(key=lambda option: (option.rank, option.price))
-        cheapest = next((o.price for o in found if o.rejection is None), math.inf)
-        return [self._as_guest(o) if cheapest < o.price < math.inf else o for o in found]
-
-    def _as_guest(self, option: Option) -> Option:
-        slots = self._prices.slots(option.profile.name)
-        return option._replace(guest=True, slots=slots, guests=(1 - self.document.reserve) * slots)
+        return found
 
     def _option(self, case: Case, name: str) -> Option:
         profile, request, prices = self._profiles[name], case.request, self._prices
@@ -98,7 +92,10 @@ class Policy:
         price = prices.price(name, tpot_ms, request.prompt_tokens, output)
         if request.home and request.home != name:
             price *= 1 + self.document.switch_cost
-        return Option(profile, 0, price, prices.fullest(name), _rejection(case, profile))
+        option = Option(profile, 0, price, prices.fullest(name), _rejection(case, profile))
+        if not prices.guest(name, case.tier):
+            return option
+        return option._replace(guest=True, needed_tpot_ms=prices.needed_tpot_ms(name))
 
 
 def _rejection(case: Case, profile: Profile) -> Rejection | None:

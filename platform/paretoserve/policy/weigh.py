@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from paretoserve.domain.decision import Verdict
 from paretoserve.domain.policy import PolicyDocument
 from paretoserve.domain.prediction import Prediction
+from paretoserve.domain.targets import Targets
 from paretoserve.latency.outlook import Floats, Outlook
 from paretoserve.latency.predict import predict
 from paretoserve.policy.columns import Columns
@@ -75,7 +76,8 @@ def weigh(
     shut = (columns.closed > 0) | (columns.observed_at < case.now - document.max_state_age_s)
     shut |= outlook.kv_room < kv_needed
     for replica_id in request.excluded_replicas:
-        shut |= [state.replica_id == replica_id for state in columns.states]
+        failed = [state.replica_id == replica_id for state in columns.states]
+        shut |= np.array(failed, dtype=np.bool_)
     late = np.zeros(len(columns.states), dtype=np.bool_)
     risky = late.copy()
     for promised, median, high in (
@@ -86,10 +88,9 @@ def weigh(
         if promised < math.inf:
             late |= median > promised
             risky |= high > promised
-    guests, slots = _limits(options, columns)
-    opened, full_of_guests = ~shut, columns.guests >= guests
-    in_time = opened & ~late
-    reserved = in_time & full_of_guests & (columns.held < slots)
+    opened, in_time = ~shut, ~shut & ~late
+    full_of_guests, spillable = _guest_room(document, options, columns)
+    reserved = in_time & full_of_guests & spillable
     timely = in_time & ~full_of_guests
     score = _score(case, document, options, columns, prediction)
     return Board(
@@ -110,17 +111,30 @@ def _uncached(case: Case, document: PolicyDocument, columns: Columns) -> float |
     return uncached
 
 
-def _limits(options: Sequence[Option], columns: Columns) -> tuple[Floats, Floats]:
-    """How many guests, and how many requests at all, a replica may hold before a guest comes."""
-    guests = np.full(len(columns.states), math.inf)
-    slots = guests.copy()
+def _guest_room(
+    document: PolicyDocument, options: Sequence[Option], columns: Columns
+) -> tuple[Flags, Flags]:
+    """Where there is no room for guests, and where one may come all the same when it spills.
+
+    What a replica has to give is TPOT between that of an idle one and what the tiers that need
+    the profile are promised, and time for prompts. A guest comes while the reserve of both would
+    be left, one that spills while anything would.
+    """
+    full = np.zeros(len(columns.states), dtype=np.bool_)
+    spillable = ~full
     for option in options:
         if option.guest:
-            span = columns.spans.get(option.profile.name, NOWHERE)
-            guests[span], slots[span] = option.guests, option.slots
-    return guests, slots
+            span, outlook = columns.spans.get(option.profile.name, NOWHERE), columns.outlook
+            tpot = outlook.tpot_ms[span] * outlook.tpot_high_factor[span]
+            idle = option.profile.curve.points[0].tpot_ms * outlook.tpot_high_factor[span]
+            used = (tpot - idle) / np.maximum(option.needed_tpot_ms - idle, 1e-9)
+            used = np.maximum(used, columns.share[span])
+            full[span], spillable[span] = used > 1 - document.reserve, used <= 1
+    return full, spillable
 
 
+LIKE = 0.1
+"""Promises that differ by less, in log2, are like company."""
 FAR = 1e9
 """What fills replicas one after another goes before what spreads: no time in ms is that long."""
 
@@ -136,33 +150,57 @@ def _score(
 
     Requests that only a lightly loaded replica can serve fill a profile's replicas from the first
     one on, each as far as is comfortable; those that a full one can serve too fill them from the
-    last one on, and keep away from the others' company. So the two part, and the border moves with
-    their demand. Where nothing is comfortable, and for a
-    tenant whose error budget burns: total time, and more of it in unlike company.
+    last one on. So the two part, and the border moves with their demand: where loose ones come on
+    top of tight ones, the tight ones go elsewhere, and where the tight ones are pressed the loose
+    ones draw closer. Where nothing is comfortable, and for a tenant whose error budget burns: the
+    least total time, and more of it in unlike company.
     """
-    targets, pack = case.targets, document.pack
     own = math.log2(max(case.tpot_ms, 1e-6))
-    order, likeness = np.empty(len(columns.states)), np.empty(len(columns.states))
-    for option in options:
-        span = columns.spans.get(option.profile.name, NOWHERE)
-        places = np.arange(span.start, span.stop, dtype=np.float64)
-        loose = own >= option.fullest
-        order[span] = -places if loose else places
-        unlike = columns.company[span] - min(own, option.fullest)
-        likeness[span] = unlike
-    spread = FAR + prediction.e2e_ms * (1 + document.group * np.abs(likeness))
-    if pack == 0 or case.burn > 1:
+    places, fullest = np.arange(len(columns.states), dtype=np.float64), _fullest(options, columns)
+    unlike = columns.company - np.minimum(own, fullest)
+    spread = FAR + prediction.e2e_ms * (1 + document.group * np.abs(unlike))
+    if document.pack == 0 or case.burn > 1:
         return spread
-    comfortable = columns.share <= document.spare
+    loose = own >= fullest
+    comfortable = _within(case.targets, prediction, document.pack)
+    comfortable &= (columns.share <= document.spare) & (unlike > -LIKE)
+    return np.where(comfortable, np.where(loose, -places, places), spread)
+
+
+def _within(targets: Targets, prediction: Prediction[Floats], share: float) -> Flags:
+    """Where the policy's confidence leaves at least so much of every target."""
+    within = np.ones(len(prediction.e2e_ms), dtype=np.bool_)
     for high, promised in (
         (prediction.ttft_high_ms, targets.ttft_ms),
         (prediction.tpot_high_ms, targets.tpot_ms),
         (prediction.e2e_high_ms, targets.e2e_ms),
     ):
         if promised < math.inf:
-            comfortable &= high <= pack * promised
-    comfortable &= likeness > -0.1
-    return np.where(comfortable, order, spread)
+            within &= high <= share * promised
+    return within
+
+
+def _fullest(options: Sequence[Option], columns: Columns) -> Floats:
+    """Log2 of TPOT when full, by replica."""
+    fullest = np.zeros(len(columns.states))
+    for option in options:
+        fullest[columns.spans.get(option.profile.name, NOWHERE)] = option.fullest
+    return fullest
+
+
+def _pressed(document: PolicyDocument, options: Sequence[Option], columns: Columns) -> Flags:
+    """Replicas of profiles all of whose tight company is as slow as its promises are comfortable
+    with.
+    """
+    tpot = np.log2(columns.outlook.tpot_ms * columns.outlook.tpot_factor)
+    pressed = np.zeros(len(columns.states), dtype=np.bool_)
+    for option in options:
+        span = columns.spans.get(option.profile.name, NOWHERE)
+        tight = columns.company[span] < option.fullest
+        if tight.any():
+            slack = (columns.company[span] - tpot[span])[tight]
+            pressed[span] = slack.max() < -math.log2(document.pack)
+    return pressed
 
 
 def verdict(board: Board, place: int) -> Verdict:

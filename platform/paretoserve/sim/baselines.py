@@ -6,6 +6,7 @@ and refuses only when every replica that it may use is full.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
@@ -55,8 +56,8 @@ class Baseline:
         self.document = PolicyDocument(
             version=name,
             reserve=0.0,
-            protect=False,
-            group=False,
+            protect=math.inf,
+            group=0.0,
             hold=False,
             explore=0.0,
             affinity=False,

@@ -1,4 +1,4 @@
-"""Filter `protect`: TPOT with one stream more <= the tightest TPOT promised to one that is there.
+"""Filter `protect`: median TPOT with one stream more <= `protect` x the tightest promised there.
 
 Inputs: the replica's outlook and the tightest promise among the requests that it holds.
 Intent: a newcomer pays for its own lateness, never a resident. Left out in a prototype, the worst
@@ -22,8 +22,8 @@ def protect(
     outlook: Outlook[float],
 ) -> Rejection | None:
     tightest = state.tightest_tpot_ms
-    tpot = outlook.tpot_ms * outlook.tpot_high_factor
-    if not document.protect or tpot <= tightest:
+    tpot = outlook.tpot_ms * outlook.tpot_factor
+    if tpot <= document.protect * tightest:
         return None
     return Rejection(
         Verdict.CROWDS,

@@ -33,10 +33,15 @@ class Calibration:
     ) -> None:
         """`profiles` have the prior's factors before anything was observed of them.
 
-        Raises ValueError for a confidence that is not above 0.5 and below 1.
+        Raises ValueError for a confidence that is not above 0.5 and below 1, or a time that is
+        not above 0.
         """
         if not 0.5 < confidence < 1:
             raise ValueError(f"confidence is {confidence}; it must be above 0.5 and below 1")
+        if not (half_life_s > 0 and refresh_s > 0):
+            raise ValueError(
+                f"half_life_s is {half_life_s} and refresh_s {refresh_s}; both must be above 0"
+            )
         self._confidence = confidence
         self._half_life_s = half_life_s
         self._refresh_s = refresh_s

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import accumulate
 
 LARGEST_UNIT = 2.0**40
 """The unit grows as time passes; past this the weights are divided by it."""
@@ -21,7 +22,7 @@ class DecayedHistogram:
     `now` that is earlier than the last one counts as that one.
     """
 
-    __slots__ = ("_at", "_half_life_s", "_most", "_unit", "total", "weights")
+    __slots__ = ("_at", "_half_life_s", "_most", "_sums", "_unit", "total", "weights")
 
     def __init__(self, bins: int, half_life_s: float, most: float) -> None:
         """Raises ValueError unless half_life_s is above 0 and most above 1."""
@@ -36,6 +37,7 @@ class DecayedHistogram:
         self._most = most
         self._unit = 1.0
         self._at: float | None = None
+        self._sums: list[float] | None = None
 
     def add(self, bin_: int, now: float) -> None:
         """One more observation."""
@@ -46,12 +48,19 @@ class DecayedHistogram:
             unit = self._unit = self.total / (self._most - 1)
         if self._at is None or now > self._at:
             self._at = now
+        self._sums = None
         self.weights[bin_] += unit
         self.total += unit
 
     def evidence(self, now: float) -> float:
         """What it holds is worth that many observations made now."""
         return self.total / self._unit_at(now)
+
+    def sums(self) -> list[float]:
+        """The weights summed from the lowest bin up to each; time does not change them."""
+        if self._sums is None:
+            self._sums = list(accumulate(self.weights))
+        return self._sums
 
     def _unit_at(self, now: float) -> float:
         """What one observation made at `now` weighs."""

@@ -139,10 +139,13 @@ def _posterior(weights: Sequence[float], prior: Survival, prior_weight: float) -
     `prior_weight` that are distributed as the prior is.
     """
     ended, cut = weights[:BINS], weights[BINS:]
-    reached = [*accumulate(map(float.__add__, reversed(ended), reversed(cut)), initial=0.0)]
+    answers = [*map(float.__add__, ended, cut)] if any(cut) else ended
+    reached = [*accumulate(reversed(answers), initial=0.0)]
     reached.reverse()
     beyond = [later - prior_weight * share for later, share in zip(reached[1:], prior, strict=True)]
     scale = -1 / (reached[0] + prior_weight)
+    if answers is ended:
+        return [scale * later for later in beyond]
     survival = []
     for later, stopped in zip(beyond, cut, strict=True):
         if stopped and later:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from itertools import accumulate
+from bisect import bisect_left
+from functools import partial
 from statistics import NormalDist
 
 from paretoserve.domain.residual import LOAD_BUCKETS
@@ -19,8 +20,8 @@ NEIGHBOUR = 1 / 3
 LONE = 3.0
 """How sure it is that a single observation leaves the high quantile: its share of the mixture is
 at most 2 / LONE of what lies beyond that quantile."""
-LEAST_SHARE = 1e-3
-"""Of a mixture; what has less is left out."""
+LEAST_SHARE = 0.1
+"""Of what is beyond the high quantile; a part of a mixture with less than that is left out."""
 
 BINS_PER_OCTAVE = 16
 OCTAVES = 4
@@ -41,11 +42,12 @@ class Ratios:
     one alone never carries the high quantile away while some five that agree carry the median.
     """
 
-    __slots__ = ("_confidence", "_doubt", "_loads", "_prior")
+    __slots__ = ("_confidence", "_doubt", "_least_share", "_loads", "_prior")
 
     def __init__(self, confidence: float, half_life_s: float) -> None:
         self._confidence = confidence
         self._doubt = LONE / (1 - confidence)
+        self._least_share = LEAST_SHARE * (1 - confidence)
         self._prior = lognormal(PRIOR_SPREAD)
         self._loads = [
             DecayedHistogram(BINS, half_life_s, MOST_EVIDENCE) for _ in range(LOAD_BUCKETS)
@@ -58,7 +60,7 @@ class Ratios:
     def factors(self, now: float) -> list[tuple[float, float]]:
         """(median, high quantile) by load bucket."""
         evidence = [load.evidence(now) for load in self._loads]
-        sums = [list(accumulate(load.weights)) for load in self._loads]
+        sums = [load.sums() for load in self._loads]
         return [self._factor(bucket, evidence, sums) for bucket in range(LOAD_BUCKETS)]
 
     def _factor(
@@ -66,13 +68,18 @@ class Ratios:
     ) -> tuple[float, float]:
         shared = [worth * NEIGHBOUR ** abs(at - bucket) for at, worth in enumerate(evidence)]
         own, together = self._trust(evidence[bucket]), self._trust(sum(shared))
-        parts: list[Part] = [((1 - own) * (1 - together), self._prior)]
-        for at, worth in enumerate(shared):
-            share = (1 - own) * together * worth / sum(shared) if worth > 0 else 0.0
-            share += own if at == bucket else 0.0
-            if share > LEAST_SHARE:
-                parts.append((share / sums[at][-1], sums[at]))
-        return ratio_at(quantile(parts, 0.5)), ratio_at(quantile(parts, self._confidence))
+        borrowed = (1 - own) * together / sum(shared) if together > 0 else 0.0
+        shares = [borrowed * worth for worth in shared]
+        shares[bucket] += own
+        parts: list[Part] = [
+            (share / sums[at][-1], sums[at])
+            for at, share in enumerate(shares)
+            if share > self._least_share
+        ]
+        if (share := (1 - own) * (1 - together)) > self._least_share:
+            parts.append((share, self._prior))
+        median = quantile(parts, 0.5)
+        return ratio_at(median), ratio_at(quantile(parts, self._confidence, int(median)))
 
     def _trust(self, evidence: float) -> float:
         return evidence**2 / (evidence**2 + self._doubt)
@@ -96,19 +103,16 @@ def lognormal(spread: float) -> list[float]:
     return [*(inside(math.log(ratio_at(bin_ + 1))) for bin_ in range(BINS - 1)), 1.0]
 
 
-def quantile(parts: list[Part], q: float) -> float:
-    """The position below which there is q of a mixture; within a bin it rises linearly."""
-    first, last = 0, BINS - 1
-    wanted = q * _below(parts, last)
-    while first < last:
-        middle = (first + last) // 2
-        if _below(parts, middle) < wanted:
-            first = middle + 1
-        else:
-            last = middle
-    before = _below(parts, first - 1) if first else 0.0
-    inside = _below(parts, first) - before
-    return first + min(1.0, (wanted - before) / inside if inside > 0 else 1.0)
+def quantile(parts: list[Part], q: float, first: int = 0) -> float:
+    """The position below which there is q of a mixture, in bin `first` or above; within a bin it
+    rises linearly.
+    """
+    below = partial(_below, parts) if len(parts) > 1 else parts[0][1].__getitem__
+    wanted = q * below(BINS - 1)
+    bin_ = bisect_left(range(BINS), wanted, first, BINS - 1, key=below)
+    before = below(bin_ - 1) if bin_ else 0.0
+    inside = below(bin_) - before
+    return bin_ + min(1.0, (wanted - before) / inside if inside > 0 else 1.0)
 
 
 def _below(parts: list[Part], bin_: int) -> float:

@@ -222,6 +222,12 @@ def test_a_confidence_that_is_none_is_refused(confidence: float) -> None:
         Calibration(confidence)
 
 
+@pytest.mark.parametrize("times", [{"half_life_s": 0.0}, {"refresh_s": 0.0}, {"refresh_s": -1.0}])
+def test_a_time_that_is_none_is_refused(times: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match=r"half_life_s is .* refresh_s .* above 0"):
+        Calibration(CONFIDENCE, **times)
+
+
 @pytest.mark.parametrize(
     ("load", "row", "said"),
     [

@@ -52,6 +52,15 @@ def test_after_an_age_nothing_is_left() -> None:
     assert shares(histogram) == pytest.approx([0, 1])
 
 
+def test_sums_are_those_of_the_weights() -> None:
+    histogram = DecayedHistogram(3, half_life_s=10, most=5)
+    for second in range(40):
+        histogram.add(second % 3, now=second)
+        assert histogram.sums() == pytest.approx(
+            [sum(histogram.weights[:bins]) for bins in (1, 2, 3)]
+        )
+
+
 def test_nothing_seen_is_worth_nothing() -> None:
     assert DecayedHistogram(3, half_life_s=10, most=100).evidence(7) == 0
 

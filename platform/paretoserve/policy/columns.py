@@ -80,11 +80,14 @@ class Columnist:
             place = places.get(state.replica_id)
             if place is None:
                 return None
-            if place >= 0 and known[place] is not state:
-                if known[place].profile != state.profile:
-                    return None
+            if place >= 0 and known[place] is state:
+                continue
+            if place >= 0 and known[place].profile == state.profile:
                 changed.append(state)
-        for name, residuals in snapshot.residuals.items():
+            elif place >= 0 or state.profile in self._profiles:
+                return None
+        for name in self._profiles:
+            residuals = snapshot.residuals.get(name, NO_RESIDUALS)
             if self._residuals.get(name, NO_RESIDUALS) is not residuals:
                 self._residuals[name] = residuals
                 changed.extend(s for s in snapshot.replicas if s.profile == name)

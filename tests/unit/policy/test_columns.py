@@ -1,0 +1,152 @@
+"""The fleet in columns, and what is remembered of it from one snapshot to the next."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from tests.support.routing import FAST, NOW, PROFILES, document, fleet, state
+
+from paretoserve.domain.decision import Verdict
+from paretoserve.domain.replica import Health, Snapshot
+from paretoserve.domain.residual import LOAD_BUCKETS, Factors, Residuals
+from paretoserve.latency.outlook import Outlook, outlook
+from paretoserve.policy.columns import Columnist, Columns
+
+SLOW = Residuals((Factors(2.0, 2.5, 3.0, 3.5),) * LOAD_BUCKETS)
+
+
+def columnist(**parameters: object) -> Columnist:
+    return Columnist(document(**parameters), {profile.name: profile for profile in PROFILES})
+
+
+def one(columns: Columns, replica_id: str) -> dict[str, float]:
+    """The figures of one replica by name."""
+    place = [s.replica_id for s in columns.states].index(replica_id)
+    figures = {name: column[place] for name, column in columns.outlook._asdict().items()}
+    own = ("closed", "company", "spare", "observed_at", "guests", "share", "held")
+    return figures | {name: getattr(columns, name)[place] for name in own}
+
+
+def test_replicas_stand_by_profile_and_id() -> None:
+    snapshot = fleet(state("wide-1"), state("fast-0"), state("wide-0"), state("fast-1"))
+    columns = columnist().of(snapshot)
+    assert [s.replica_id for s in columns.states] == ["fast-0", "fast-1", "wide-0", "wide-1"]
+    assert columns.spans == {"fast": slice(0, 2), "wide": slice(2, 4)}
+
+
+def test_a_row_is_the_outlook_of_the_replica_alone() -> None:
+    loaded = state("fast-0", running=9, waiting=2, waiting_tokens=800, kv_used_tokens=5000,
+                   kv_total_tokens=60_000, prefill_rate=9000.0, guests=3)  # fmt: skip
+    snapshot = fleet(loaded, state("fast-1"), residuals={"fast": SLOW})
+    figures = one(columnist().of(snapshot), "fast-0")
+    alone = outlook(FAST, loaded, SLOW)
+    assert {name: figures[name] for name in Outlook._fields} == alone._asdict()
+    assert (figures["guests"], figures["held"], figures["observed_at"]) == (3, 11, NOW)
+
+
+def test_an_empty_fleet_has_columns_of_no_length() -> None:
+    columns = columnist().of(fleet())
+    assert (columns.states, columns.spans) == ((), {})
+    assert all(len(column) == 0 for column in columns.outlook)
+
+
+def test_company_is_the_tightest_promise_that_the_profile_can_tell_from_others() -> None:
+    full_ms = 1 + 31 / 16  # a fast replica with 32 streams
+    states = (state("fast-0", tightest_tpot_ms=2.0), state("fast-1", tightest_tpot_ms=25.0),
+              state("fast-2"))  # fmt: skip
+    columns = columnist().of(fleet(*states))
+    assert columns.company == pytest.approx([1.0, math.log2(full_ms), math.log2(full_ms)])
+
+
+@pytest.mark.parametrize(
+    ("load", "spare"),
+    [
+        ({}, True),
+        ({"running": 4}, True),
+        ({"running": 31}, False),  # as slow as it can be
+        ({"running": 40}, False),  # all slots are taken
+        ({"running": 4, "tightest_tpot_ms": 1.3}, False),  # too near to a promise
+        ({"tightest_tpot_ms": 0.5}, True),  # idle, whatever was promised
+    ],
+)
+def test_room_to_spare(load: dict[str, float], spare: bool) -> None:
+    columns = columnist(spare=0.8).of(fleet(state("fast-0", **load)))
+    assert bool(columns.spare[0]) == spare
+
+
+@pytest.mark.parametrize(
+    ("load", "verdict"),
+    [
+        ({}, None),
+        ({"health": Health.DRAINING}, Verdict.NOT_SERVING),
+        ({"running": 30, "waiting": 2}, Verdict.FULL),
+        ({"running": 20, "tightest_tpot_ms": 1.5}, Verdict.CROWDS),
+        ({"health": Health.LOST, "running": 40}, Verdict.NOT_SERVING),  # the first that rejects
+    ],
+)
+def test_what_closes_a_replica_is_the_first_filter_that_rejects_it(
+    load: dict[str, float], verdict: Verdict | None
+) -> None:
+    columns = columnist().of(fleet(state("fast-0", **load)))
+    (rejection,) = columns.rejections
+    assert (rejection.verdict if rejection else None) == verdict
+    assert bool(columns.closed[0]) == (verdict is not None)
+
+
+def test_the_same_snapshot_costs_nothing() -> None:
+    made, snapshot = columnist(), fleet(state("fast-0"), state("wide-0"))
+    assert made.of(snapshot) is made.of(snapshot)
+
+
+def test_only_what_has_changed_is_computed_again_and_what_was_handed_out_stays() -> None:
+    made, kept = columnist(), state("wide-0", running=3)
+    first = made.of(fleet(state("fast-0"), kept))
+    before = first.table.copy()
+    second = made.of(fleet(state("fast-0", running=8), kept))
+    assert np.array_equal(first.table, before)
+    assert one(second, "fast-0")["held"] == 8
+    assert one(second, "wide-0") == one(first, "wide-0")
+    assert second.states[1] is kept
+
+
+CHANGES = {
+    "a replica comes": ((state("fast-0"),), (state("fast-0"), state("fast-1"))),
+    "a replica goes": ((state("fast-0"), state("fast-1")), (state("fast-1"),)),
+    "one for another": ((state("fast-0"),), (state("fast-1"),)),
+    "of another profile": ((state("a", profile="fast"),), (state("a", profile="wide"),)),
+    "of a profile that is not known": ((state("a", profile="fast"),), (state("a", profile="x"),)),
+    "of one that is known at last": ((state("a", profile="x"),), (state("a", profile="fast"),)),
+    "another load": ((state("a", profile="x"),), (state("a", profile="x", running=1),)),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_change_of_the_fleet_gives_what_a_fresh_columnist_gives(change: str) -> None:
+    before, after = CHANGES[change]
+    made = columnist()
+    made.of(fleet(*before))
+    assert_same(made.of(fleet(*after)), columnist().of(fleet(*after)))
+
+
+@pytest.mark.parametrize("learned", [{}, {"fast": SLOW}, {"wide": SLOW}, {"other": SLOW}])
+def test_residuals_come_and_go(learned: dict[str, Residuals]) -> None:
+    made, states = columnist(), (state("fast-0"), state("wide-0"), state("a", profile="other"))
+    for residuals in ({"fast": SLOW}, learned, {}, {"fast": SLOW, "wide": SLOW}, learned):
+        snapshot = fleet(*states, residuals=residuals)
+        assert_same(made.of(snapshot), columnist().of(snapshot))
+
+
+def test_equal_residuals_that_are_another_object_change_nothing() -> None:
+    made, snapshot = columnist(), fleet(state("fast-0"), residuals={"fast": SLOW})
+    again: Snapshot = replace(snapshot, residuals={"fast": Residuals(SLOW.buckets)})
+    assert_same(made.of(snapshot), made.of(again))
+
+
+def assert_same(found: Columns, fresh: Columns) -> None:
+    assert found.states == fresh.states
+    assert found.rejections == fresh.rejections
+    assert found.spans == fresh.spans
+    assert np.array_equal(found.table, fresh.table)

@@ -9,8 +9,8 @@ class Estimate(NamedTuple):
     """Expectations of one request, from its tenant's past.
 
     `output_tokens` is the median completion length and `output_tokens_high` its high quantile,
-    both within max_tokens. `acceptance` is the tenant's tokens per speculative step over the
-    profile's own figure: 1 where nothing is known.
+    both within max_tokens. `acceptance` is the tenant's tokens per speculative step over the figure
+    of the profile that drafts: 1 where nothing is known.
     """
 
     output_tokens: float = 128.0

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 class Ticket:
     """What a request reserved, where, and until when it must have started.
 
-    Times are Unix seconds, so that another process can check them. `prompt_tokens` and
+    Times are seconds on the clock of the router that signs it. `prompt_tokens` and
     `max_tokens` bound the KV tokens it may hold, `gpu_seconds` is what the ledger set aside.
     `tpot_ms` is the TPOT it is promised, which its replica must not be filled beyond; `guest` says
     that a cheaper profile could have served it. The router that signs a ticket also uses it:

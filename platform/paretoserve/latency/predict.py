@@ -16,12 +16,13 @@ def predict(
     """What a request with `prompt_tokens` that are not cached gets where that is the outlook.
 
     For one replica, or for an array of them. TTFT and end-to-end time count from the request's
-    arrival, `waited_ms` ago. Curve figures are multiplied by the outlook's residual factors; TPOT
-    is divided by the tenant's acceptance.
+    arrival, `waited_ms` ago. Curve figures are multiplied by the outlook's residual factors; where
+    drafts are verified TPOT is divided by the tenant's acceptance.
     """
     wait_ms = outlook.wait_ms + outlook.turn_ms * estimate.output_tokens
     first_ms = wait_ms + outlook.begin_ms + outlook.token_ms * prompt_tokens
-    bare_tpot_ms = outlook.tpot_ms * (1 / estimate.acceptance)
+    drafted = 1 / estimate.acceptance - 1
+    bare_tpot_ms = outlook.tpot_ms * (1 + drafted * outlook.drafts) if drafted else outlook.tpot_ms
     ttft_ms = first_ms * outlook.ttft_factor + waited_ms
     ttft_high_ms = first_ms * outlook.ttft_high_factor + waited_ms
     tpot_ms = bare_tpot_ms * outlook.tpot_factor

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from paretoserve.domain.estimate import Estimate
 from paretoserve.domain.policy import PolicyDocument
+from paretoserve.domain.profile import Profile
 from paretoserve.domain.replica import ReplicaState
 from paretoserve.domain.request import Request
 from paretoserve.domain.residual import Residuals
@@ -27,12 +28,28 @@ LEAST_GAPS = 8
 class Experience:
     """Lengths and acceptance by tenant, residuals by profile, prefixes by replica."""
 
-    def __init__(self, document: PolicyDocument, block_tokens: int = BLOCK_TOKENS) -> None:
-        self.document = document
-        self._calibration = Calibration(confidence=document.confidence)
+    def __init__(
+        self,
+        document: PolicyDocument,
+        profiles: Iterable[Profile],
+        block_tokens: int = BLOCK_TOKENS,
+    ) -> None:
+        profiles = tuple(profiles)
+        names = [profile.name for profile in profiles]
+        self._calibration = Calibration(confidence=document.confidence, profiles=names)
         self._lengths = Lengths()
         self._acceptances = Acceptances()
         self.prefixes = PrefixIndex(block_tokens)
+        self.follow(document, profiles)
+
+    def follow(self, document: PolicyDocument, profiles: Iterable[Profile]) -> None:
+        """Expect by another document's quantiles of length; what was learned stays, and residuals
+        keep the confidence that they began with.
+        """
+        self._document = document
+        drafting = [profile for profile in profiles if profile.curve.acceptance_length > 1]
+        fastest = min(drafting, key=lambda p: p.curve.points[0].tpot_ms, default=None)
+        self._drafting = fastest
 
     def expect(self, request: Request) -> Request:
         """The request with what is expected of it, and its draw."""
@@ -40,11 +57,11 @@ class Experience:
         session = self.prefixes.session(_session(request)) if request.session_id else None
         held = {replica_id for replica_id, _ in cached}
         median, high = self._lengths.estimate(
-            request.tenant, request.max_tokens, self.document.length_quantile
+            request.tenant, request.max_tokens, self._document.length_quantile
         )
         return replace(
             request,
-            estimate=Estimate(median, high),
+            estimate=Estimate(median, high, self._acceptance(request.tenant)),
             cached=cached,
             home=session[1] if session is not None and session[0] in held else "",
             draw=draw(request.request_id),
@@ -53,10 +70,11 @@ class Experience:
     def rest(self, stream: Stream) -> Estimate:
         """What a running stream still has to come: its median, and at the risk of escalation."""
         tenant, limit = stream.request.tenant, stream.request.max_tokens
-        risk = self.document.escalation.risk
+        risk = self._document.escalation.risk
         return Estimate(
             self._lengths.remaining(tenant, stream.tokens, limit, 0.5),
             self._lengths.remaining(tenant, stream.tokens, limit, risk),
+            self._acceptance(tenant),
         )
 
     def residuals(self, now: float) -> Mapping[str, Residuals]:
@@ -70,25 +88,35 @@ class Experience:
         if request.session_id:
             self.prefixes.remember_session(_session(request), ticket.replica_id, ticket.profile)
 
+    def began(self, leg: Leg, now: float) -> None:
+        """Learn from a first token."""
+        ttft_ms = max(1000 * (now - leg.began_at), LEAST_MS)
+        profile = leg.ticket.profile
+        self._calibration.observe(profile, leg.load, leg.ttft_ms, ttft_ms, None, None, now)
+
+    def given_up(self, leg: Leg, now: float) -> None:
+        """Learn from a client that did not wait for its first token."""
+        waited_ms = 1000 * (now - leg.began_at)
+        self._calibration.observe_unanswered(
+            leg.ticket.profile, leg.load, leg.ttft_ms, waited_ms, now
+        )
+
     def ended(self, leg: Leg, state: ReplicaState | None, now: float) -> None:
         """Learn from a stay on a replica, however it ended. `state` is the replica's at the end.
 
         TPOT is compared with the mean of what the curve says of the load at the beginning and at
         the end: what it gets wrong, not what came to it later.
         """
-        if leg.first_at is None:
-            return
         gaps = leg.tokens - 1
-        at_end = present_tpot_ms(leg.profile, state) if state is not None else leg.tpot_ms
-        self._calibration.observe(
-            leg.ticket.profile,
-            leg.load,
-            leg.ttft_ms,
-            max(1000 * (leg.first_at - leg.began_at), LEAST_MS),
-            (leg.tpot_ms + at_end) / 2 if gaps >= LEAST_GAPS else None,
-            max(1000 * (now - leg.first_at) / gaps, LEAST_MS) if gaps >= LEAST_GAPS else None,
-            now,
-        )
+        if leg.first_at is None or gaps < LEAST_GAPS:
+            return
+        tpot_ms = max(1000 * (now - leg.first_at) / gaps, LEAST_MS)
+        at_end = leg.tpot_ms
+        if state is not None:
+            at_end = present_tpot_ms(leg.profile, state) / leg.acceptance
+        expected_ms = (leg.tpot_ms + at_end) / 2
+        profile = leg.ticket.profile
+        self._calibration.observe(profile, leg.load, None, None, expected_ms, tpot_ms, now)
 
     def finished(self, stream: Stream, acceptance: Acceptance, now: float) -> None:
         """Learn from a whole answer."""
@@ -98,6 +126,13 @@ class Experience:
             self._lengths.observe(request.tenant, stream.tokens, cut, now)
         if leg is not None:
             self._acceptances.observe(request.tenant, leg.ticket.profile, acceptance, now)
+
+    def _acceptance(self, tenant: str) -> float:
+        """The tenant's tokens per step over the drafting profile's own figure."""
+        profile = self._drafting
+        if profile is None:
+            return 1.0
+        return self._acceptances.factor(tenant, profile.name, profile.curve.acceptance_length)
 
 
 def draw(request_id: str) -> float:

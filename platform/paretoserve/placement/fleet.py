@@ -102,7 +102,8 @@ class _Replica:
         state, theirs = self.state, self.state.own
         others_running = max(0, state.running - theirs.running)
         others_waiting = max(0, state.waiting - theirs.waiting)
-        alone = others_running + others_waiting == 0
+        others = others_running + others_waiting
+        alone = others == 0
         own_tightest = min(self.promises, default=math.inf)
         return ReplicaState(
             replica_id=state.replica_id,
@@ -119,7 +120,7 @@ class _Replica:
             step_ms=state.step_ms,
             observed_at=state.observed_at,
             tightest_tpot_ms=own_tightest if alone else min(own_tightest, state.tightest_tpot_ms),
-            prefill_rate=self.rate,
+            prefill_rate=self.rate * (1 + others / max(len(self.own), 1)),
             guests=self.guests if alone else max(self.guests, state.guests),
         )
 

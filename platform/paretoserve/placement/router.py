@@ -21,7 +21,7 @@ from paretoserve.domain.ticket import Ticket
 from paretoserve.domain.tier import Tier
 from paretoserve.domain.usage import Acceptance, Usage
 from paretoserve.latency.cost import gpu_seconds, list_price
-from paretoserve.latency.outlook import outlook
+from paretoserve.latency.outlook import Outlook, outlook
 from paretoserve.ledger.attainment import Attainment
 from paretoserve.ledger.fairness import VirtualTime
 from paretoserve.ledger.ledger import Ledger
@@ -98,24 +98,28 @@ class Router:
         self._tickets = tickets
         objectives = {name: tier.percentile for name, tier in self._tiers.items()}
         self._attainment = attainment or Attainment(objectives)
-        self._experience = Experience(policy.document, block_tokens)
+        self._experience = Experience(policy.document, self._profiles.values(), block_tokens)
         self._fairness = VirtualTime()
         self._room = WaitingRoom(self._fairness)
         self._streams: dict[str, Stream] = {}
         self._watched: dict[str, Stream] = {}
         self._shed: list[Refused] = []
         self._paces: dict[str, Pace] = {}
+        self._outlooks: dict[str, tuple[ReplicaState, Outlook[float]]] = {}
         self._paces_at = -math.inf
 
     def reconfigure(
         self, policy: Decides, tiers: Iterable[Tier], profiles: Iterable[Profile]
     ) -> None:
-        """Decide by these from now on, for requests that are held too."""
+        """Decide by these from now on, for requests that are held too.
+
+        Those of a tier that is gone are still asked about, and streams may run on a profile that is.
+        """
         self._policy = policy
+        self._experience.follow(policy.document, self._profiles.values())
         self._tiers = {tier.name: tier for tier in tiers}
-        self._profiles = {profile.name: profile for profile in profiles}
+        self._profiles.update({profile.name: profile for profile in profiles})
         self._attainment.objectives = {name: t.percentile for name, t in self._tiers.items()}
-        self._experience.document = policy.document
         for stream in list(self._streams.values()):
             if stream.tier.name not in self._tiers:
                 self._orphan(stream)
@@ -173,6 +177,8 @@ class Router:
         """Note that a stream got `count` tokens more. Unknown ids are no error."""
         stream = self._streams.get(request_id)
         if stream is not None and count > 0:
+            if stream.leg is not None and stream.leg.first_at is None:
+                self._experience.began(stream.leg, now)
             stream.add(count, now)
             self._fleet.progress(request_id, count)
 
@@ -218,7 +224,10 @@ class Router:
         if stream is None:
             return 0.0
         self._room.remove(request_id)
-        if stream.leg is not None:
+        leg = stream.leg
+        if leg is not None:
+            if usage is not None and leg.first_at is None:
+                self._experience.given_up(leg, now)
             cost = self._leg_cost(stream, usage) if usage is not None else 0.0
             self._end_leg(stream, cost, now)
         return self._settle(stream)
@@ -329,6 +338,9 @@ class Router:
             load=load,
             ttft_ms=(prediction.ttft_ms - waited) / (factors.ttft if factors else 1.0),
             tpot_ms=prediction.tpot_ms / (factors.tpot if factors else 1.0),
+            acceptance=stream.request.estimate.acceptance
+            if profile.curve.acceptance_length > 1
+            else 1.0,
         )
 
     def _movable(self, stream: Stream, leg: Leg) -> bool:
@@ -427,7 +439,7 @@ class Router:
 
     def _pace(self, tier: Tier, now: float) -> Pace:
         views = [
-            outlook(self._profiles[state.profile], state)
+            self._outlook(state)
             for state in self._fleet.snapshot(now).replicas
             if state.profile in tier.profiles and state.health is Health.SERVING
         ]
@@ -435,6 +447,14 @@ class Router:
             return Pace(math.inf, math.inf, math.inf)
         best = min(views, key=lambda view: view.tpot_ms)
         return Pace(best.tpot_ms, best.token_ms, best.wait_ms + best.begin_ms + 1000 * LOOK_EVERY_S)
+
+    def _outlook(self, state: ReplicaState) -> Outlook[float]:
+        """The outlook of a replica, computed once for each of its states."""
+        known = self._outlooks.get(state.replica_id)
+        if known is None or known[0] is not state:
+            known = (state, outlook(self._profiles[state.profile], state))
+            self._outlooks[state.replica_id] = known
+        return known[1]
 
     def _move(self, stream: Stream, request: Request, now: float) -> Placed | None:
         """Move a stream to a replica that is in time for its rest, if there is one."""

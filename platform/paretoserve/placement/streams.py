@@ -47,6 +47,8 @@ class Leg:
     load: float
     ttft_ms: float
     tpot_ms: float
+    acceptance: float = 1.0
+    """The tenant's acceptance where drafts are verified, by which TPOT is divided."""
     first_at: float | None = None
     tokens: int = 0
 

@@ -22,7 +22,7 @@ class TicketIssuer:
         self._lifetime_s = lifetime_s
 
     def issue(self, request: Request, decision: Decision, now: float) -> Ticket:
-        """The ticket for a decision that chose a replica; `now` is Unix seconds.
+        """The ticket for a decision that chose a replica; `now` is the issuer's clock, seconds.
 
         Raises ValueError for a decision that chose none.
         """
@@ -36,7 +36,7 @@ class TicketIssuer:
             profile=chosen.profile,
             replica_id=chosen.replica_id,
             prompt_tokens=request.prompt_tokens,
-            max_tokens=request.max_tokens,
+            max_tokens=request.max_tokens - request.generated,
             gpu_seconds=chosen.prediction.gpu_seconds,
             expires_at=now + self._lifetime_s,
             tpot_ms=_promise(request, decision, chosen.prediction),

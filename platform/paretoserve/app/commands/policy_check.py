@@ -30,7 +30,7 @@ def run(options: argparse.Namespace) -> int:
     if folder is None:
         return _check_document(path)
     policy = folder / "policy.yaml" if path.is_dir() else path
-    deployment = load_deployment(folder, policy)
+    deployment = load_deployment(folder, None if path.is_dir() else path)
     if problems := policy_problems(policy, deployment):
         raise ConfigError("\n".join(problems))
     print(_valid(policy, deployment.policy))

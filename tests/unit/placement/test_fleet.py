@@ -1,116 +1,213 @@
+"""What replicas report, corrected by what this router knows of its own requests."""
+
 from __future__ import annotations
 
-from dataclasses import replace
+import math
 
-from hypothesis import given
-from hypothesis import strategies as st
+import pytest
+from tests.support.routing import state
 
-from paretoserve.domain.replica import Health, ReplicaState
+from paretoserve.domain.replica import NO_SHARE, Health, ReplicaState, Share
 from paretoserve.domain.ticket import Ticket
-from paretoserve.placement.fleet import Fleet
+from paretoserve.placement.fleet import RATE_REFRESH_S, RATE_WINDOW_S, Fleet
 
 
-def ticket(request_id: str, replica_id: str = "r", prompt_tokens: int = 10) -> Ticket:
-    return Ticket(request_id, "t", "x", "p", replica_id, prompt_tokens, 10, 1.0, 0.0)
+def ticket(request_id: str = "a", replica_id: str = "fast-0", **more: object) -> Ticket:
+    fields = {"prompt_tokens": 100, "max_tokens": 50, "gpu_seconds": 1.0, "expires_at": 0.0}
+    return Ticket(request_id, "acme", "x", "fast", replica_id=replica_id, **{**fields, **more})
 
 
-def state(running: int = 0, waiting: int = 0, at: float = 0.0) -> ReplicaState:
-    return ReplicaState("r", "p", "", Health.SERVING, running, waiting, observed_at=at)
+def seen(fleet: Fleet, now: float = 0.0) -> ReplicaState:
+    (replica,) = fleet.snapshot(now).replicas
+    return replica
 
 
-def held(fleet: Fleet) -> int:
-    (replica,) = fleet.snapshot(0).replicas
-    return replica.running + replica.waiting
-
-
-def test_a_fresh_reservation_counts_before_the_replica_reports_it() -> None:
+def fleet_of(*states: ReplicaState) -> Fleet:
     fleet = Fleet()
-    fleet.observe(state(running=3))
-    fleet.reserve(ticket("a"))
-    fleet.reserve(ticket("b", prompt_tokens=7))
-    (replica,) = fleet.snapshot(0).replicas
-    assert (replica.running, replica.waiting, replica.waiting_tokens) == (3, 2, 17)
+    for one in states or (state("fast-0"),):
+        fleet.observe(one)
+    return fleet
 
 
-def test_a_report_that_includes_them_is_not_counted_twice() -> None:
-    fleet = Fleet()
-    fleet.observe(state())
-    fleet.reserve(ticket("a"))
-    fleet.observe(state(running=1))
-    assert held(fleet) == 1
+def test_a_reservation_counts_before_the_replica_reports_it() -> None:
+    fleet = fleet_of(state("fast-0", running=3, waiting_tokens=40, kv_used_tokens=700))
+    fleet.reserve(ticket("a"), now=0.0)
+    fleet.reserve(ticket("b", prompt_tokens=70), now=0.0, uncached=10)
+    now = seen(fleet)
+    assert (now.running, now.waiting, now.waiting_tokens) == (3, 2, 40 + 100 + 10)
+    assert now.kv_used_tokens == 700 + 100 + 70
 
 
-def test_a_report_that_crossed_with_a_submit_does_not_hide_it() -> None:
-    fleet = Fleet()
-    fleet.observe(state())
-    fleet.reserve(ticket("a"))
-    fleet.observe(state(running=0))
-    assert held(fleet) == 1
+def test_with_its_first_token_a_request_has_begun() -> None:
+    fleet = fleet_of()
+    fleet.reserve(ticket(), now=0.0, uncached=60)
+    fleet.progress("a", 1)
+    fleet.progress("a", 4)
+    fleet.observe(state("fast-0"))
+    now = seen(fleet)
+    assert (now.running, now.waiting, now.waiting_tokens) == (1, 0, 0)
+    assert now.kv_used_tokens == 100 + 5
 
 
-def test_a_release_frees_room_before_the_replica_reports_it() -> None:
-    fleet = Fleet()
-    fleet.observe(state())
-    fleet.reserve(ticket("a"))
-    fleet.observe(state(running=4))
+def test_what_ends_holds_nothing_though_its_replica_has_not_said_so() -> None:
+    fleet = fleet_of()
+    fleet.reserve(ticket(), now=0.0)
+    fleet.progress("a", 3)
+    mine = fleet.share("fast-0")
+    fleet.observe(state("fast-0", running=1, kv_used_tokens=103, own=mine))
     fleet.release("a")
-    assert held(fleet) == 3
-
-
-def test_what_has_ended_holds_nothing_although_its_client_still_reads() -> None:
-    fleet = Fleet()
-    fleet.observe(state())
-    for request_id in "abc":
-        fleet.reserve(ticket(request_id))
-    fleet.observe(state(running=3))
-    fleet.observe(state(running=1))
-    assert held(fleet) == 1
-    fleet.reserve(ticket("d"))
-    assert held(fleet) == 2
-    fleet.observe(state(running=1))  # crossed with the submit of d
-    assert held(fleet) == 2
-    fleet.observe(state(running=2))
+    assert (seen(fleet).held, seen(fleet).kv_used_tokens) == (0, 0)
     fleet.release("a")
+    fleet.release("never reserved")
+    fleet.progress("a", 3)
+    assert seen(fleet).held == 0
+
+
+@pytest.mark.parametrize(
+    ("reported", "own", "held"),
+    [
+        ({"running": 1}, Share(running=1), 2),  # it has heard of one of two
+        ({"running": 2}, Share(running=2), 2),
+        ({"running": 7}, Share(running=2), 7),  # five are others'
+        ({"running": 3, "waiting": 2}, Share(1, 1), 5),
+        ({}, NO_SHARE, 2),  # it has heard of none yet
+        ({"running": 1}, Share(running=3), 2),  # its report is older than our share of it
+    ],
+)
+def test_a_report_adds_only_the_load_of_others(
+    reported: dict[str, int], own: Share, held: int
+) -> None:
+    fleet = fleet_of()
+    fleet.reserve(ticket("a"), now=0.0)
+    fleet.reserve(ticket("b"), now=0.0)
+    fleet.observe(state("fast-0", own=own, **reported))
+    assert seen(fleet).held == fleet.held("fast-0") == held
+
+
+def test_its_share_is_what_it_has_there_now() -> None:
+    fleet = fleet_of(state("fast-0"), state("fast-1"))
+    fleet.reserve(ticket("a"), now=0.0, uncached=80)
+    fleet.reserve(ticket("b"), now=0.0)
+    fleet.progress("b", 7)
+    assert fleet.share("fast-0") == Share(1, 1, 80, 100 + 107)
+    assert fleet.share("fast-1") == fleet.share("unknown") == NO_SHARE
+    assert (fleet.reserved("fast-0"), fleet.reserved("fast-1"), fleet.reserved("?")) == (2, 0, 0)
+
+
+def test_the_tightest_promise_is_that_of_a_request_which_is_still_there() -> None:
+    fleet = fleet_of()
+    for request_id, promise in (("a", 9.0), ("b", 2.0), ("c", 2.0)):
+        fleet.reserve(ticket(request_id, tpot_ms=promise), now=0.0)
+    assert seen(fleet).tightest_tpot_ms == 2.0
     fleet.release("b")
-    assert held(fleet) == 2
+    assert seen(fleet).tightest_tpot_ms == 2.0
     fleet.release("c")
-    assert held(fleet) == 1
-    assert fleet.held("r") == 1
-    assert fleet.held("unknown") == 0
+    assert seen(fleet).tightest_tpot_ms == 9.0
+    fleet.release("a")
+    assert seen(fleet).tightest_tpot_ms == math.inf
 
 
-def test_lost_replicas_say_so_until_they_report_again() -> None:
-    fleet = Fleet()
-    fleet.observe(state())
-    fleet.mark_lost("r", 5.0)
-    assert fleet.snapshot(5).replicas[0].health is Health.LOST
-    fleet.observe(state(at=6.0))
-    assert fleet.snapshot(6).replicas[0].health is Health.SERVING
+def test_promises_and_guests_of_others_count_while_others_are_there() -> None:
+    fleet = fleet_of()
+    fleet.reserve(ticket("a", tpot_ms=9.0, guest=True), now=0.0)
+    told = {"running": 2, "tightest_tpot_ms": 2.0, "guests": 2}
+    fleet.observe(state("fast-0", own=Share(running=1), **told))
+    assert (seen(fleet).tightest_tpot_ms, seen(fleet).guests) == (2.0, 2)
+    # All that the report tells of was ours: what it says is older than what we know.
+    fleet.observe(state("fast-0", own=Share(running=2), **told))
+    assert (seen(fleet).tightest_tpot_ms, seen(fleet).guests) == (9.0, 1)
+
+
+def test_a_lost_replica_says_so_until_it_reports_again() -> None:
+    fleet = fleet_of()
+    fleet.mark_lost("fast-0", 5.0)
+    assert (seen(fleet).health, seen(fleet).observed_at) == (Health.LOST, 5.0)
+    fleet.observe(state("fast-0", observed_at=6.0))
+    assert (seen(fleet).health, seen(fleet).observed_at) == (Health.SERVING, 6.0)
     fleet.mark_lost("unknown", 7.0)
 
 
+@pytest.mark.parametrize("health", Health)
+def test_it_serves_while_it_says_so(health: Health) -> None:
+    fleet = fleet_of(state("fast-0", health=health))
+    assert fleet.serves("fast-0") == (health is Health.SERVING)
+    fleet.mark_lost("fast-0", 1.0)
+    assert not fleet.serves("fast-0")
+    assert not fleet.serves("unknown")
+
+
 def test_a_forgotten_replicas_reservations_end_quietly() -> None:
-    fleet = Fleet()
-    fleet.observe(state())
-    fleet.reserve(ticket("a"))
-    fleet.forget("r")
+    fleet = fleet_of()
+    fleet.reserve(ticket(), now=0.0)
+    fleet.forget("fast-0")
+    assert fleet.snapshot(0.0).replicas == ()
+    assert (fleet.held("fast-0"), fleet.state("fast-0", 0.0)) == (0, None)
+    fleet.progress("a", 1)
+    fleet.observe(state("fast-0"))
     fleet.release("a")
-    assert fleet.snapshot(0).replicas == ()
-    assert fleet.reserved("r") == 0
+    assert (seen(fleet).held, fleet.share("fast-0")) == (0, NO_SHARE)
 
 
-@given(st.lists(st.tuples(st.sampled_from("abcd"), st.sampled_from(["reserve", "release", "see"]))))
-def test_no_order_of_events_leaks_a_reservation(steps: list[tuple[str, str]]) -> None:
-    fleet, open_requests = Fleet(), set[str]()
-    fleet.observe(state())
-    for request_id, action in steps:
-        if action == "reserve" and request_id not in open_requests:
-            fleet.reserve(ticket(request_id))
-            open_requests.add(request_id)
-        elif action == "release":
-            fleet.release(request_id)
-            open_requests.discard(request_id)
-        else:
-            fleet.observe(replace(state(), running=len(open_requests)))
-        assert held(fleet) == len(open_requests)
-        assert fleet.reserved("r") == len(open_requests)
+def test_a_replica_that_nobody_named_takes_no_reservation() -> None:
+    fleet = fleet_of()
+    fleet.reserve(ticket(replica_id="gone"), now=0.0)
+    fleet.observe(state("gone"))
+    assert (fleet.held("gone"), fleet.share("gone")) == (0, NO_SHARE)
+
+
+def test_a_state_is_the_same_object_until_something_changes() -> None:
+    fleet = fleet_of()
+    first = seen(fleet)
+    assert seen(fleet, 100.0) is first
+    assert fleet.state("fast-0", 100.0) is first
+    for change in (
+        lambda: fleet.reserve(ticket(), now=100.0),
+        lambda: fleet.progress("a", 1),
+        lambda: fleet.release("a"),
+        lambda: fleet.observe(state("fast-0")),
+        lambda: fleet.mark_lost("fast-0", 100.0),
+    ):
+        before = seen(fleet, 100.0)
+        change()
+        assert seen(fleet, 100.0) is not before
+        assert seen(fleet, 100.0) is seen(fleet, 100.0)
+
+
+def test_the_rate_of_prompts_is_an_average_that_fades() -> None:
+    fleet = fleet_of()
+    for step in range(200):
+        fleet.reserve(ticket(f"r{step}"), now=step / 100, uncached=50)
+    # 50 tokens a hundred times a second, averaged over two time constants
+    assert seen(fleet, 2.0).prefill_rate == pytest.approx(5000 * (1 - math.exp(-2)), rel=0.02)
+    one_later = 2.0 + RATE_WINDOW_S
+    assert seen(fleet, one_later).prefill_rate == pytest.approx(5000 * 0.8647 / math.e, rel=0.02)
+    assert seen(fleet, 60.0).prefill_rate == 0
+
+
+def test_others_are_taken_to_send_prompts_as_it_does() -> None:
+    fleet = fleet_of(state("fast-0", running=6))
+    fleet.reserve(ticket("a", prompt_tokens=50), now=0.0)
+    fleet.reserve(ticket("b", prompt_tokens=50), now=0.0)
+    assert seen(fleet).prefill_rate == pytest.approx(100 * (2 + 6) / 2)
+
+
+def test_a_cached_prompt_adds_nothing_to_the_rate() -> None:
+    fleet = fleet_of()
+    fleet.reserve(ticket(), now=0.0, uncached=0)
+    assert seen(fleet).prefill_rate == 0
+
+
+def test_a_rate_is_looked_at_again_only_now_and_then() -> None:
+    fleet = fleet_of()
+    fleet.reserve(ticket(), now=0.0)
+    first = seen(fleet, 0.0)
+    assert seen(fleet, RATE_REFRESH_S) is first
+    assert seen(fleet, 1.1 * RATE_REFRESH_S) is not first
+    silent = seen(fleet, 100.0)
+    assert seen(fleet, 200.0) is silent
+
+
+def test_replicas_come_by_id() -> None:
+    fleet = fleet_of(state("wide-0"), state("fast-1"), state("fast-0"))
+    assert [r.replica_id for r in fleet.snapshot(0.0).replicas] == ["fast-0", "fast-1", "wide-0"]
+    assert fleet.snapshot(7.0).taken_at == 7.0

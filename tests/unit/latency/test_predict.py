@@ -1,0 +1,70 @@
+"""What a request would get, from an outlook."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from paretoserve.domain.estimate import Estimate
+from paretoserve.domain.prediction import Prediction
+from paretoserve.latency.outlook import Outlook
+from paretoserve.latency.predict import predict
+
+LOADED = Outlook(
+    wait_ms=20, begin_ms=4, token_ms=0.1, turn_ms=0.5, tpot_ms=6, prompt_gpu_s=0.001,
+    output_gpu_s=0.01, ttft_factor=2, ttft_high_factor=3, tpot_factor=1.5, tpot_high_factor=2,
+    kv_room=1e6, load=0.5, drafts=1,
+)  # fmt: skip
+ANSWER = Estimate(output_tokens=11, output_tokens_high=21)
+
+
+def test_a_prediction_by_hand() -> None:
+    assert predict(LOADED, 100, ANSWER)._asdict() == pytest.approx(
+        Prediction(
+            wait_ms=20 + 11 * 0.5,
+            ttft_ms=2 * (25.5 + 4 + 10),
+            tpot_ms=9,
+            gpu_seconds=0.1 + 0.11,
+            ttft_high_ms=3 * 39.5,
+            tpot_high_ms=12,
+            e2e_ms=79 + 10 * 9,
+            e2e_high_ms=118.5 + 20 * 12,
+        )._asdict()
+    )
+
+
+def test_what_it_has_waited_counts_but_is_no_fault_of_the_curve() -> None:
+    fresh, late = predict(LOADED, 100, ANSWER), predict(LOADED, 100, ANSWER, waited_ms=70)
+    later = {"ttft_ms", "ttft_high_ms", "e2e_ms", "e2e_high_ms"}
+    for name, value in late._asdict().items():
+        assert value == pytest.approx(getattr(fresh, name) + (70 if name in later else 0))
+
+
+def test_a_tenant_that_drafts_well_is_faster() -> None:
+    twice = predict(LOADED, 100, ANSWER._replace(acceptance=2.0))
+    assert (twice.tpot_ms, twice.tpot_high_ms) == pytest.approx((4.5, 6))
+    assert twice.ttft_ms == predict(LOADED, 100, ANSWER).ttft_ms
+
+
+def test_only_where_drafts_are_verified() -> None:
+    plain, well = LOADED._replace(drafts=0), ANSWER._replace(acceptance=2.0)
+    assert predict(plain, 100, well) == predict(plain, 100, ANSWER)
+
+
+numbers = st.floats(0, 1e4)
+outlooks = st.builds(Outlook, *[numbers] * (len(Outlook._fields) - 1), st.sampled_from((0.0, 1.0)))
+estimates = st.builds(Estimate, st.floats(1, 1e4), st.floats(1, 1e4), st.floats(0.2, 5))
+
+
+@given(st.lists(st.tuples(outlooks, st.floats(0, 1e5)), min_size=1, max_size=5), estimates, numbers)
+def test_many_at_once_are_each_alone(
+    replicas: list[tuple[Outlook[float], float]], estimate: Estimate, waited_ms: float
+) -> None:
+    columns = Outlook(*(np.array(column) for column in zip(*(o for o, _ in replicas), strict=True)))
+    prompts = np.array([prompt for _, prompt in replicas])
+    together = predict(columns, prompts, estimate, waited_ms)
+    for at, (one, prompt) in enumerate(replicas):
+        alone = predict(one, prompt, estimate, waited_ms)
+        assert Prediction(*(float(figures[at]) for figures in together)) == alone

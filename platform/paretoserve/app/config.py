@@ -5,11 +5,14 @@ DIR/profiles/*.yaml     one profile each
 DIR/tiers/*.yaml        one tier each
 DIR/tenants/*.yaml      one tenant each
 DIR/policy.yaml         the routing policy
+DIR/policy.next.yaml    a candidate for it, if there is one
+DIR/rollout.yaml        how the candidate is tried, if it is
 """
 
 from __future__ import annotations
 
 import difflib
+import itertools
 from collections.abc import Hashable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,6 +25,7 @@ from paretoserve.domain.document import Document
 from paretoserve.domain.model import Model
 from paretoserve.domain.policy import PolicyDocument
 from paretoserve.domain.profile import Profile
+from paretoserve.domain.rollout import Rollout
 from paretoserve.domain.tenant import Tenant
 from paretoserve.domain.tier import Tier
 from paretoserve.policy.directives import InvalidRules, compile_rules
@@ -38,7 +42,7 @@ class _Models(Document):
 
 
 def load_deployment(folder: Path, policy: Path | None = None) -> Deployment:
-    """Read and check a deployment folder, or it with another `policy` document.
+    """Read and check a deployment folder, or it with another `policy` document and no candidate.
 
     Raises ConfigError with one line for every problem found, not only the first.
     """
@@ -47,6 +51,7 @@ def load_deployment(folder: Path, policy: Path | None = None) -> Deployment:
     problems: list[str] = []
     models = _document(folder / "models.yaml", _Models, problems)
     document = _policy(policy or folder / "policy.yaml", problems)
+    candidate, rollout = (None, None) if policy else _candidate(folder, problems)
     profiles = list(_documents(folder / "profiles", Profile, problems))
     tiers = list(_documents(folder / "tiers", Tier, problems))
     tenants = list(_documents(folder / "tenants", Tenant, problems))
@@ -59,6 +64,8 @@ def load_deployment(folder: Path, policy: Path | None = None) -> Deployment:
             tiers=tuple(tiers),
             tenants=tuple(tenants),
             policy=document,
+            candidate=candidate,
+            rollout=rollout,
         )
     except ValidationError as error:
         raise ConfigError("\n".join(_explain(folder, Deployment, error))) from None
@@ -74,6 +81,13 @@ def read_document(path: Path, kind: type[D]) -> D:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from None
     return parse_document(path, text, kind)
+
+
+def document_files(folder: Path) -> list[Path]:
+    """The files that `load_deployment` looks for in a folder as it is now."""
+    names = ("models.yaml", "policy.yaml", "policy.next.yaml", "rollout.yaml")
+    many = (sorted((folder / name).glob("*.yaml")) for name in ("profiles", "tiers", "tenants"))
+    return [*(folder / name for name in names), *itertools.chain.from_iterable(many)]
 
 
 def parse_document(path: Path, text: str, kind: type[D]) -> D:
@@ -94,6 +108,14 @@ def _policy(path: Path, problems: list[str]) -> PolicyDocument | None:
     except InvalidRules as error:
         problems.extend(f"{path}: {line}" for line in str(error).splitlines())
     return document
+
+
+def _candidate(folder: Path, problems: list[str]) -> tuple[PolicyDocument | None, Rollout | None]:
+    policy, rollout = folder / "policy.next.yaml", folder / "rollout.yaml"
+    return (
+        _policy(policy, problems) if policy.exists() else None,
+        _document(rollout, Rollout, problems) if rollout.exists() else None,
+    )
 
 
 def _located(model: Model, folder: Path) -> Model:

@@ -9,6 +9,8 @@ import time
 from paretoserve.app.http_listener import HttpListener
 from paretoserve.app.metrics import metrics_route
 from paretoserve.app.observing import Observing
+from paretoserve.app.reload import Loaded, Reloader, Source
+from paretoserve.app.rollout import Policies
 from paretoserve.domain.deployment import Deployment
 from paretoserve.domain.replica import Health, ReplicaState
 from paretoserve.gateway.discovery import Discovery
@@ -22,6 +24,7 @@ from paretoserve.placement.fleet import Fleet
 from paretoserve.placement.router import Router
 from paretoserve.placement.tickets import TicketIssuer
 from paretoserve.policy.policy import Policy
+from paretoserve.policy.protocols import Decides
 from paretoserve.telemetry import TelemetrySettings
 
 
@@ -56,8 +59,11 @@ class GatewayService:
         self.telemetry = self._observing.telemetry
         self._profiles = {profile.name: profile for profile in deployment.profiles}
         attainment = Attainment({tier.name: tier.percentile for tier in deployment.tiers})
+        metrics = self.telemetry.policy if self.telemetry is not None else None
+        self.policies = Policies(attainment, metrics)
+        self.reloader: Reloader | None = None
         router = Router(
-            self._observing.follow(policy),
+            self._decider(policy, deployment),
             deployment.tiers,
             deployment.profiles,
             fleet=self.fleet,
@@ -71,7 +77,7 @@ class GatewayService:
             router=router,
             links=self._links,
             observer=self._observing.observer,
-            follow=self._observing.follow,
+            follow=self._decider,
         )
         self._grpc = GrpcServer(self._lifecycle, grpc)
         app = create_app(self._lifecycle, ready=self.ready)
@@ -79,6 +85,9 @@ class GatewayService:
             self.telemetry.watch_fleet(self._replicas, self.fleet.reserved)
             self.telemetry.watch_held(lambda: router.held)
             self.telemetry.watch_attainment(lambda: attainment.rows(time.monotonic()))
+            self.telemetry.policy.watch_in_force(
+                lambda: self.reloader.in_force if self.reloader is not None else None
+            )
             app.routes.append(metrics_route(self.telemetry))
         self._http = HttpListener(app, http)
 
@@ -92,6 +101,8 @@ class GatewayService:
 
     async def stop(self, grace_s: float) -> None:
         """Take no new requests, let those that run end within `grace_s`, then let go of all."""
+        if self.reloader is not None:
+            await self.reloader.stop()
         await asyncio.gather(self._grpc.stop(grace_s), self._http.stop(grace_s))
         await self._lifecycle.stop()
         await self._links.close()
@@ -105,9 +116,22 @@ class GatewayService:
         self._lifecycle.reconfigure(deployment)
         self._profiles.update({profile.name: profile for profile in deployment.profiles})
 
+    async def follow(self, source: Source, loaded: Loaded) -> None:
+        """Take over what changes in a deployment folder, of which `loaded` is in force already."""
+        if self.reloader is not None:
+            await self.reloader.stop()
+        metrics = self.telemetry.policy if self.telemetry is not None else None
+        on_failure = metrics.load_failed if metrics is not None else None
+        self.reloader = Reloader(source, loaded, self.reconfigure, on_failure=on_failure)
+        self.reloader.start()
+
     def ready(self) -> bool:
         """Whether any replica takes requests."""
         return any(replica.health is Health.SERVING for replica in self._replicas())
+
+    def _decider(self, policy: Decides, deployment: Deployment) -> Decides:
+        """What the router is to ask, now that the policy of `deployment` is in force."""
+        return self._observing.follow(self.policies.succeed(policy, deployment))
 
     def _replicas(self) -> tuple[ReplicaState, ...]:
         return self.fleet.snapshot(0.0).replicas

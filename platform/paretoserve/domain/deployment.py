@@ -11,25 +11,31 @@ from paretoserve.domain.document import Document
 from paretoserve.domain.model import Model
 from paretoserve.domain.policy import PolicyDocument
 from paretoserve.domain.profile import Profile
+from paretoserve.domain.rollout import Rollout
 from paretoserve.domain.tenant import Tenant
 from paretoserve.domain.tier import Tier
 
 
 class Deployment(Document):
-    """Models, profiles, tiers, tenants and the policy; every name that one uses another defines."""
+    """Models, profiles, tiers, tenants and the policy; every name that one uses another defines.
+
+    `candidate` is a policy that is tried as `rollout` says; without a rollout it only has to fit.
+    """
 
     models: tuple[Model, ...] = Field(min_length=1)
     profiles: tuple[Profile, ...] = Field(min_length=1)
     tiers: tuple[Tier, ...] = Field(min_length=1)
     tenants: tuple[Tenant, ...] = Field(min_length=1)
     policy: PolicyDocument
+    candidate: PolicyDocument | None = None
+    rollout: Rollout | None = None
 
     @model_validator(mode="after")
     def _names_resolve(self) -> Self:
         models = _unique("model", (m.name for m in self.models))
         profiles = _unique("profile", (p.name for p in self.profiles))
         tiers = _unique("tier", (t.name for t in self.tiers))
-        _unique("tenant", (t.name for t in self.tenants))
+        tenants = _unique("tenant", (t.name for t in self.tenants))
         _unique("API key hash", (h for t in self.tenants for h in t.key_hashes))
         for profile in self.profiles:
             _known(f"profile {profile.name}", "model", (profile.model,), models)
@@ -40,7 +46,22 @@ class Deployment(Document):
             _known(f"tenant {tenant.name}", "tier", tenant.tiers, tiers)
         for rule in self.policy.rules:
             _known(f"rule {rule.name} of the policy", "profile", rule.profiles, profiles)
+        for rule in self.candidate.rules if self.candidate else ():
+            _known(f"rule {rule.name} of the candidate policy", "profile", rule.profiles, profiles)
+        if self.rollout is not None:
+            _known("the rollout", "tenant", self.rollout.tenants, tenants)
         _ends({tier.name: tier.fallback for tier in self.tiers})
+        return self
+
+    @model_validator(mode="after")
+    def _candidate_can_be_tried(self) -> Self:
+        if self.rollout is not None and self.candidate is None:
+            raise ValueError("the rollout has no candidate policy; write it to policy.next.yaml")
+        if self.candidate is not None and self.candidate.version == self.policy.version:
+            raise ValueError(
+                f"the candidate policy has the version of the policy, {self.policy.version!r}; "
+                "decisions are told apart by it, so give policy.next.yaml one of its own"
+            )
         return self
 
     def model(self, name: str) -> Model:

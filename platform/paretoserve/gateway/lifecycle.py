@@ -54,7 +54,7 @@ class Lifecycle:
         router: Router,
         links: FleetLinks,
         observer: Observer | None = None,
-        follow: Callable[[Decides], Decides] | None = None,
+        follow: Callable[[Decides, Deployment], Decides] | None = None,
         monotonic: Callable[[], float] = time.monotonic,
         new_id: Callable[[], str] = _new_id,
     ) -> None:
@@ -86,7 +86,7 @@ class Lifecycle:
         """
         self._setup = Setup.load(deployment, self._setup)
         policy: Decides = self._setup.policy
-        policy = self._follow(policy) if self._follow is not None else policy
+        policy = self._follow(policy, deployment) if self._follow is not None else policy
         self._router.reconfigure(policy, deployment.tiers, deployment.profiles)
 
     def models(self, api_key: str) -> tuple[ModelInfo, ...]:

@@ -116,9 +116,9 @@ class Router:
         Those of a tier that is gone are still asked about, and streams may run on a profile that is.
         """
         self._policy = policy
-        self._experience.follow(policy.document, self._profiles.values())
         self._tiers = {tier.name: tier for tier in tiers}
         self._profiles.update({profile.name: profile for profile in profiles})
+        self._experience.follow(policy.document, self._profiles.values())
         self._attainment.objectives = {name: t.percentile for name, t in self._tiers.items()}
         for stream in list(self._streams.values()):
             if stream.tier.name not in self._tiers:

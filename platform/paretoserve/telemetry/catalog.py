@@ -39,6 +39,11 @@ class Label(StrEnum):
     STATE = "state"
     TYPE = "type"
     WINDOW = "window"
+    VERSION = "version"
+    HASH = "hash"
+    PHASE = "phase"
+    CONTRAST = "contrast"
+    POLICY = "policy"
 
 
 LABELS: dict[Label, str] = {
@@ -58,6 +63,11 @@ LABELS: dict[Label, str] = {
     Label.STATE: "`starting`, `serving`, `draining` or `lost`",
     Label.TYPE: "`input`, `output`, or `cached` (the part of input from the prefix cache)",
     Label.WINDOW: "`1m`, `5m` or `1h`: how far back it looks",
+    Label.VERSION: "the version that a policy document gives itself",
+    Label.HASH: "the first 12 digits of a SHA-256 of all documents in force; the same on gateways that decide by the same ones",
+    Label.PHASE: "`shadow` or `canary`; `rolled_back` for a canary that has burned the error budget, `given_up` for a candidate that has failed too often",
+    Label.CONTRAST: "`same`, or the first thing that differs: `outcome`, `profile` or `replica`",
+    Label.POLICY: "`live` or `candidate`",
 }
 
 PROVIDER = "paretoserve"
@@ -225,6 +235,52 @@ RESERVATIONS = Metric(
     "paretoserve.reservations", Kind.GAUGE, "{request}",
     "Requests that this gateway holds on a replica: reserved and not settled.", _REPLICA,
 )  # fmt: skip
+# The policy in force, and a candidate that is tried beside it.
+POLICY_INFO = Metric(
+    "paretoserve.policy.info", Kind.GAUGE, "{policy}", "1 for the policy in force.",
+    (Label.VERSION, Label.HASH),
+)  # fmt: skip
+POLICY_LOADED = Metric(
+    "paretoserve.policy.load.timestamp", Kind.GAUGE, "s",
+    "When the documents in force were loaded, Unix time.",
+)  # fmt: skip
+POLICY_FAILURES = Metric(
+    "paretoserve.policy.load.failures", Kind.COUNTER, "{load}",
+    "Times that changed documents could not be taken over.",
+)  # fmt: skip
+POLICY_ERROR = Metric(
+    "paretoserve.policy.load.error", Kind.GAUGE, "{state}",
+    "1 while the documents in the deployment folder cannot be taken over and the last good ones "
+    "are in force, else 0.",
+)  # fmt: skip
+CANDIDATE_INFO = Metric(
+    "paretoserve.policy.candidate.info", Kind.GAUGE, "{policy}",
+    "1 for the candidate policy that a rollout names.", (Label.VERSION, Label.PHASE),
+)  # fmt: skip
+CANDIDATE_FAILURES = Metric(
+    "paretoserve.policy.candidate.failures", Kind.COUNTER, "{decision}",
+    "Decisions at which the candidate policy raised an error; the live one's stood.",
+)  # fmt: skip
+SHADOW_DECISIONS = Metric(
+    "paretoserve.shadow.decisions", Kind.COUNTER, "{decision}",
+    "Decisions that a shadowing candidate was asked for too, by how the two differ.",
+    (Label.TIER, Label.CONTRAST),
+)  # fmt: skip
+SHADOW_EXPECTED = Metric(
+    "paretoserve.shadow.expected", Kind.COUNTER, "{decision}",
+    "Of those, the ones that neither policy held: what the next two metrics are sums over.",
+    (Label.TIER, Label.POLICY),
+)  # fmt: skip
+SHADOW_GPU_SECONDS = Metric(
+    "paretoserve.shadow.expected.gpu_seconds", Kind.COUNTER, "{gpu_second}",
+    "GPU-seconds that either policy predicts for its own decision.", (Label.TIER, Label.POLICY),
+)  # fmt: skip
+SHADOW_ATTAINED = Metric(
+    "paretoserve.shadow.expected.attained", Kind.COUNTER, "{request}",
+    "Requests in time that either policy expects of its own decision, from its prediction's "
+    "quantiles.",
+    (Label.TIER, Label.POLICY),
+)  # fmt: skip
 # What the Python SDK records, when the program that uses it has set up OpenTelemetry metrics.
 CLIENT_DURATION = Metric(
     "gen_ai.client.operation.duration", Kind.HISTOGRAM, "s",
@@ -238,7 +294,9 @@ CLIENT_TOKENS = Metric(
 GATEWAY_METRICS = (
     REQUEST_DURATION, TTFT, TPOT, REQUESTS, IN_FLIGHT, DECISIONS, HOLD, HELD, MOVES, ATTAINMENT,
     QUEUE, TOKENS_TOTAL, DELTAS, GPU_SECONDS, SLA_ATTAINMENT, BUDGET_BURN, RUNNING, WAITING, KV_USED, KV_TOTAL, STEP,
-    ACCEPTANCE, STATE, RESERVATIONS,
+    ACCEPTANCE, STATE, RESERVATIONS, POLICY_INFO, POLICY_LOADED, POLICY_FAILURES, POLICY_ERROR,
+    CANDIDATE_INFO, CANDIDATE_FAILURES, SHADOW_DECISIONS, SHADOW_EXPECTED, SHADOW_GPU_SECONDS,
+    SHADOW_ATTAINED,
 )  # fmt: skip
 CLIENT_METRICS = (CLIENT_DURATION, CLIENT_TOKENS)
 METRICS = (*GATEWAY_METRICS, *CLIENT_METRICS)

@@ -17,6 +17,7 @@ from paretoserve.telemetry.exporters import NAMESPACE, Prometheus, Tracing
 from paretoserve.telemetry.fleet import watch_fleet
 from paretoserve.telemetry.instruments import Instruments
 from paretoserve.telemetry.labels import LabelLimit
+from paretoserve.telemetry.policy import PolicyMetrics
 from paretoserve.telemetry.requests import Arrival, RequestRecord
 from paretoserve.telemetry.settings import TelemetrySettings
 
@@ -33,6 +34,8 @@ class Telemetry:
         meter = self._prometheus.meter if self._prometheus else NoOpMeter(NAMESPACE)
         self._instruments = Instruments(meter)
         self._tenants = LabelLimit(settings.tenant_label_limit)
+        self.policy = PolicyMetrics(self._instruments)
+        """Of the policy in force and its candidate."""
 
     @property
     def tracer(self) -> Tracer:

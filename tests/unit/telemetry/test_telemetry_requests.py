@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from tests.support.decided import decided, prediction
+from tests.unit.telemetry.test_telemetry_policy import watch_policies
 
 from paretoserve.domain import errors
 from paretoserve.domain.completion import FinishReason
@@ -89,6 +90,7 @@ def test_every_metric_of_a_gateway_is_rendered_with_its_type_unit_and_labels(
     telemetry.watch_fleet(lambda: [STATE], lambda _: 4)
     telemetry.watch_attainment(lambda: [Attained("acme", "premium", 60, 9, 10, 0.95)])
     telemetry.watch_held(lambda: 3)
+    watch_policies(telemetry)
     complete(telemetry)
     moved = arrive(telemetry)
     moved.waited(250, "placed")

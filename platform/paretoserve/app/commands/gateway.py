@@ -6,9 +6,11 @@ import argparse
 import asyncio
 import signal
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 from paretoserve.app.config import load_deployment
+from paretoserve.app.reload import Loaded, Source
 from paretoserve.app.telemetry import load_telemetry
 from paretoserve.app.wiring import GatewayService
 from paretoserve.domain.deployment import Deployment
@@ -32,29 +34,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Serve until SIGINT or SIGTERM, then drain."""
-    deployment = load_deployment(options.deployment)
+    """Serve until SIGINT or SIGTERM, then drain. Changed documents are taken over meanwhile."""
+    source = Source(options.deployment, partial(load_deployment, options.deployment))
+    loaded = source.read()
     endpoints = dict(
-        _endpoint(number, text, deployment) for number, text in enumerate(options.executor)
+        _endpoint(number, text, loaded.deployment) for number, text in enumerate(options.executor)
     )
-    asyncio.run(_serve(deployment, endpoints, options))
+    asyncio.run(_serve(source, loaded, endpoints, options))
     return 0
 
 
 async def _serve(
-    deployment: Deployment, endpoints: Mapping[str, Endpoint], options: argparse.Namespace
+    source: Source, loaded: Loaded, endpoints: Mapping[str, Endpoint], options: argparse.Namespace
 ) -> None:
     stopped = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     service = GatewayService(
-        deployment,
+        loaded.deployment,
         StaticDiscovery(endpoints),
         http=options.http,
         grpc=options.grpc,
         telemetry=load_telemetry(options.deployment),
     )
     await service.start()
+    await service.follow(source, loaded)
     print(f"http://{service.http_address} and grpc {service.grpc_address}", flush=True)
     await stopped.wait()
     await service.stop(options.grace)

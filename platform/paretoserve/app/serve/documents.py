@@ -55,6 +55,8 @@ def resolve(folder: Path, config: UserConfig) -> Deployment:
             tiers=base.tiers if config.tiers is None else config.tiers,
             tenants=base.tenants if config.tenants is None else config.tenants,
             policy=config.policy or base.policy,
+            candidate=base.candidate,
+            rollout=base.rollout,
         )
     except ValidationError as error:
         raise ConfigError("\n".join(_explain(error))) from None

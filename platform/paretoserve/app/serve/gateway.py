@@ -2,6 +2,7 @@
 
 The gateway runs on a thread with its own event loop. Serve starts it, gives it new policy and
 tenants through `user_config`, checks its health and drains it; no request passes through Serve.
+What changes in the deployment folder is taken over without Serve.
 """
 
 from __future__ import annotations
@@ -9,18 +10,19 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from ray import serve
 
 from paretoserve.app.config import ConfigError
+from paretoserve.app.reload import Loaded, Source
 from paretoserve.app.serve import documents
 from paretoserve.app.serve.args import Args
 from paretoserve.app.serve.discovery import RayServeDiscovery
 from paretoserve.app.serve.loop_thread import LoopThread
 from paretoserve.app.telemetry import load_telemetry
 from paretoserve.app.wiring import GatewayService
-from paretoserve.domain.deployment import Deployment
 from paretoserve.domain.errors import ParetoserveError
 from paretoserve.gateway.discovery import Discovery
 
@@ -39,12 +41,13 @@ class Gateway:
         self._args = args
         self._revision = ""
         self._config_error = ""
-        deployment = await _resolve(args, documents.UserConfig())
+        source = _source(args, documents.UserConfig())
+        loaded = await asyncio.to_thread(source.read)
         self._gateway_id = f"gateway-{serve.get_replica_context().replica_tag}"
         self._thread = LoopThread("gateway")
         try:
             discovery = RayServeDiscovery(handles.values())
-            self._service = await self._thread.call(self._start(deployment, discovery))
+            self._service = await self._thread.call(self._start(source, loaded, discovery))
         except BaseException:
             self._thread.close()
             raise
@@ -57,14 +60,16 @@ class Gateway:
         """
         try:
             config = documents.parse(user_config)
-            deployment = await _resolve(self._args, config)
-            await self._thread.call(self._apply(deployment))
+            source = _source(self._args, config)
+            loaded = await asyncio.to_thread(source.read)
+            await self._thread.call(self._apply(source, loaded))
         except (ConfigError, ParetoserveError) as error:
             self._config_error = str(error)
             logger.error("user_config refused, the last good one stays: %s", error)  # noqa: TRY400
             return
         self._revision, self._config_error = str(config.revision), ""
-        logger.info("policy %s in force (revision %r)", deployment.policy.version, config.revision)
+        version = loaded.deployment.policy.version
+        logger.info("policy %s in force (revision %r)", version, config.revision)
 
     async def check_health(self) -> None:
         """Raises TimeoutError when the gateway's loop does not turn."""
@@ -79,10 +84,16 @@ class Gateway:
         }
 
     async def describe(self) -> dict[str, str]:
-        """For operators: addresses, the revision in force, and why a later one was refused."""
+        """For operators: addresses, the revision in force, why a later one or a change in the
+        deployment folder was refused, and how far a candidate policy is.
+        """
+        reloader, tried = self._service.reloader, self._service.policies.tried
+        problems = reloader.in_force.problems if reloader is not None else ()
         return self.record_replica_metadata() | {
             "revision": self._revision,
-            "config_error": self._config_error,
+            "config_error": self._config_error or "\n".join(problems),
+            "candidate": f"{tried.version}: {tried.phase}" if tried is not None else "",
+            "shadow": "\n".join(self._service.policies.summary()),
         }
 
     async def __del__(self) -> None:
@@ -91,9 +102,9 @@ class Gateway:
             await self._thread.call(self._service.stop(self._args.drain_grace_s))
             await asyncio.to_thread(self._thread.close)
 
-    async def _start(self, deployment: Deployment, discovery: Discovery) -> GatewayService:
+    async def _start(self, source: Source, loaded: Loaded, discovery: Discovery) -> GatewayService:
         service = GatewayService(
-            deployment,
+            loaded.deployment,
             discovery,
             http=self._args.http,
             grpc=self._args.grpc,
@@ -101,11 +112,14 @@ class Gateway:
             telemetry=await asyncio.to_thread(load_telemetry, self._args.deployment),
         )
         await service.start()
+        await service.follow(source, loaded)
         return service
 
-    async def _apply(self, deployment: Deployment) -> None:
-        self._service.reconfigure(deployment)
+    async def _apply(self, source: Source, loaded: Loaded) -> None:
+        self._service.reconfigure(loaded.deployment)
+        await self._service.follow(source, loaded)
 
 
-async def _resolve(args: Args, config: documents.UserConfig) -> Deployment:
-    return await asyncio.to_thread(documents.resolve, args.deployment, config)
+def _source(args: Args, config: documents.UserConfig) -> Source:
+    folder = config.deployment or args.deployment
+    return Source(folder, partial(documents.resolve, args.deployment, config))

@@ -25,7 +25,7 @@ def runs(attainment: Attainment, tried: list[tuple[float, int]] | None = None) -
             Record("b", "t", "b", 0.0, 1, met=True),
         )
         return Run(
-            "p", "1", seed, load, 10 * load, 60.0, {"x": 1}, {"x": 8.0}, records,
+            "p", "1", seed, load, 10 * load, 1001 / (10 * load), {"x": 1}, {"x": 8.0}, records,
             stopped_early=met < 1000 * goal,
         )  # fmt: skip
 

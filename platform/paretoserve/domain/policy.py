@@ -70,7 +70,7 @@ class PolicyDocument(Document):
         description="quantile of TTFT and TPOT that must be in time for a placement to be confident",
     )
     reserve: float = Field(
-        default=0.4,
+        default=0.5,
         ge=0,
         le=1,
         description="share of a replica's room kept for tiers that no cheaper profile can serve",
@@ -107,7 +107,7 @@ class PolicyDocument(Document):
         description="a replica has room to spare below this share of what it can hold in time",
     )
     explore: float = Field(
-        default=0.01,
+        default=0.005,
         ge=0,
         le=0.2,
         description="share of requests that may try a profile the residuals speak against",

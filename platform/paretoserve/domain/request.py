@@ -93,6 +93,8 @@ class Request:
     """How long ago it arrived, for one that was held or is being moved."""
     generated: int = 0
     """Tokens that it has had already from a replica that it leaves; they are in prompt_tokens."""
+    running: bool = False
+    """Whether it runs where it is and asks for a faster place; then it cannot wait."""
     in_contract: bool = True
     """Whether the tenant's contract covers it; else `tier` is the fallback of what it asked for."""
     draw: float = 1.0

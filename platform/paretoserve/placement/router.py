@@ -113,7 +113,7 @@ class Router:
     ) -> None:
         """Decide by these from now on, for requests that are held too.
 
-        Those of a tier that is gone are still asked about, and streams may run on a profile that is.
+        What is held for a tier that is gone is refused; streams may run on a profile that is gone.
         """
         self._policy = policy
         self._tiers = {tier.name: tier for tier in tiers}
@@ -190,12 +190,9 @@ class Router:
     def failed(self, request_id: str, now: float) -> Answer:
         """Its replica failed: place what is left of it elsewhere.
 
-        What it was given by that replica is not charged.
+        What it was given by that replica is not charged. Raises as `finish` does.
         """
-        stream = self._streams[request_id]
-        leg = stream.leg
-        if leg is None:
-            raise ValueError(f"request {request_id} was not running")
+        stream, leg = self._running(request_id)
         failed = stream.request.excluded_replicas | {leg.ticket.replica_id}
         self._end_leg(stream, 0.0, now)
         stream.request = replace(stream.request, excluded_replicas=failed)
@@ -207,8 +204,11 @@ class Router:
         return self._place(stream, stream.continued(self._experience.rest(stream), now), now)
 
     def finish(self, request_id: str, usage: Usage, acceptance: Acceptance, now: float) -> float:
-        """A stream has ended well; returns its cost in GPU-seconds. `usage` is of its last leg."""
-        stream = self._streams[request_id]
+        """A stream has ended well; returns its cost in GPU-seconds. `usage` is of its last leg.
+
+        Raises KeyError for an unknown id, ValueError for a request that is not running.
+        """
+        stream, _ = self._running(request_id)
         stream.last_at = now
         self._experience.finished(stream, acceptance, now)
         cost = self._leg_cost(stream, usage)
@@ -222,6 +222,7 @@ class Router:
         """
         stream = self._streams.get(request_id)
         if stream is None:
+            self._shed = [told for told in self._shed if told.request.request_id != request_id]
             return 0.0
         self._room.remove(request_id)
         leg = stream.leg
@@ -270,6 +271,12 @@ class Router:
         """
         self._fleet.mark_lost(replica_id, now)
         self._experience.prefixes.forget(replica_id)
+
+    def _running(self, request_id: str) -> tuple[Stream, Leg]:
+        stream = self._streams[request_id]
+        if stream.leg is None:
+            raise ValueError(f"request {request_id} was not running")
+        return stream, stream.leg
 
     def _orphan(self, stream: Stream) -> None:
         """Its tier is gone: what runs goes on where it is, what is held is refused."""
@@ -462,7 +469,7 @@ class Router:
         if leg is None:
             return None
         excluded = request.excluded_replicas | {leg.ticket.replica_id}
-        probe = replace(request, excluded_replicas=excluded)
+        probe = replace(request, excluded_replicas=excluded, running=True)
         decision = self._policy.decide(probe, stream.tenant, self.snapshot(now), now)
         if decision.outcome not in (Outcome.PLACED, Outcome.SPILLED):
             return None

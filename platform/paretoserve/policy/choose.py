@@ -29,11 +29,15 @@ class Choice(NamedTuple):
 
 
 def choose(board: Board) -> Choice:
-    """One choice. A request with time to wait waits for room to spare in its cheapest option."""
+    """One choice. A request with time to wait waits for room to spare in its cheapest option; a
+    stream that runs already cannot wait, and leaves for nothing less than a confident placement.
+    """
     document, overload = board.document, board.case.tier.overload
-    slack = slack_ms(board) if document.hold else 0.0
+    running = board.case.request.running
+    slack = slack_ms(board) if document.hold and not running else 0.0
     patient = slack > document.patience_s * 1000
-    for rule, which in (("confident", board.confident), ("median", board.timely)):
+    steps = (("confident", board.confident), ("median", board.timely))
+    for rule, which in steps[:1] if running else steps:
         found = _spare(board, which) if patient else _cheapest(board, which)
         if found is not None:
             choice = Choice(Outcome.PLACED, rule, *found)

@@ -149,10 +149,8 @@ def _score(
     """Less for a better replica.
 
     Requests that only a lightly loaded replica can serve fill a profile's replicas from the first
-    one on, each as far as is comfortable; those that a full one can serve too fill them from the
-    last one on. So the two part, and the border moves with their demand: where loose ones come on
-    top of tight ones, the tight ones go elsewhere, and where the tight ones are pressed the loose
-    ones draw closer. Where nothing is comfortable, and for a tenant whose error budget burns: the
+    one on, each as far as is comfortable; those that a full one can serve too, and guests, fill
+    them from the last one on. So the two part, and the border moves with their demand. Where nothing is comfortable, and for a tenant whose error budget burns: the
     least total time, and more of it in unlike company.
     """
     own = math.log2(max(case.tpot_ms, 1e-6))
@@ -161,10 +159,19 @@ def _score(
     spread = FAR + prediction.e2e_ms * (1 + document.group * np.abs(unlike))
     if document.pack == 0 or case.burn > 1:
         return spread
-    loose = own >= fullest
+    last_first = (own >= fullest) | _guests(options, columns)
     comfortable = _within(case.targets, prediction, document.pack)
     comfortable &= (columns.share <= document.spare) & (unlike > -LIKE)
-    return np.where(comfortable, np.where(loose, -places, places), spread)
+    return np.where(comfortable, np.where(last_first, -places, places), spread)
+
+
+def _guests(options: Sequence[Option], columns: Columns) -> Flags:
+    """Replicas of profiles where the request is a guest."""
+    guests = np.zeros(len(columns.states), dtype=np.bool_)
+    for option in options:
+        if option.guest:
+            guests[columns.spans.get(option.profile.name, NOWHERE)] = True
+    return guests
 
 
 def _within(targets: Targets, prediction: Prediction[Floats], share: float) -> Flags:

@@ -181,7 +181,7 @@ def _tier(name: str, profiles: list[str]) -> dict[str, Any]:
         "ttft_ms": 20000,
         "tpot_ms": 200,
         "profiles": profiles,
-        "overload": "degrade",
+        "overload": ["degrade"],
     }
 
 

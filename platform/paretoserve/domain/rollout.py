@@ -31,13 +31,11 @@ class Rollback(Document):
 
 
 class Rollout(Document):
-    """What is done with the candidate policy.
+    """What is done with the candidate policy. Each mode has its own keys and no others."""
 
-    `shadow`: asked too for a sample of requests, and compared; what it says is never done.
-    `canary`: decides for some tenants, and is rolled back when their error budget burns.
-    """
-
-    mode: Literal["shadow", "canary"]
+    mode: Literal["shadow", "canary"] = Field(
+        description="asked for comparison only, or decides for some tenants"
+    )
     sample: float = Field(
         default=0.1, gt=0, le=1, description="shadow: share of requests that it is asked for"
     )

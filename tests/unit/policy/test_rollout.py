@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.support.decided import decided, prediction
+from tests.support.policy_tables import fields, table
 
 from paretoserve.domain.decision import Candidate, Decision, Outcome, Verdict
+from paretoserve.domain.document import Document
 from paretoserve.domain.policy import PolicyDocument
 from paretoserve.domain.replica import Snapshot
 from paretoserve.domain.request import Request
@@ -414,3 +419,21 @@ def test_no_false_alarm_while_the_whole_fleet_burns_and_a_bad_candidate_is_found
 def test_a_rollout_that_makes_no_sense(document: dict[str, object], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         Rollout.model_validate(document)
+
+
+# docs/rollout.md.
+
+DOCUMENT = Path(__file__).parents[3] / "docs" / "rollout.md"
+TEXT = DOCUMENT.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("model", [Rollout, Rollback])
+def test_the_tables_of_the_page_are_current(model: type[Document]) -> None:
+    keys = table(("key", "value", "default", "meaning"), fields(model.model_json_schema()))
+    assert f"<!-- table: {model.__name__} -->\n{keys}<!-- end -->" in TEXT
+
+
+@pytest.mark.parametrize("text", re.findall(r"```yaml\n(.*?)```", TEXT, re.DOTALL))
+def test_the_examples_of_the_page_are_valid(text: str) -> None:
+    content = yaml.safe_load(text)
+    (Rollout if "mode" in content else PolicyDocument).model_validate(content)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
 import signal
 from collections.abc import Mapping
 from functools import partial
@@ -35,6 +36,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Serve until SIGINT or SIGTERM, then drain. Changed documents are taken over meanwhile."""
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("paretoserve").setLevel(logging.INFO)
     source = Source(options.deployment, partial(load_deployment, options.deployment))
     loaded = source.read()
     endpoints = dict(

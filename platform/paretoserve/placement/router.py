@@ -424,7 +424,8 @@ class Router:
         """Streams that would miss their target where they are, and would not elsewhere."""
         escalation = self._policy.document.escalation
         for stream in list(self._watched.values()):
-            if now - stream.looked_at < LOOK_EVERY_S or stream.tokens < escalation.least_tokens:
+            known = stream.leg.tokens if stream.leg is not None else 0
+            if now - stream.looked_at < LOOK_EVERY_S or known < escalation.least_tokens:
                 continue
             stream.looked_at = now
             rest = self._experience.rest(stream)

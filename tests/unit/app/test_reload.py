@@ -224,8 +224,8 @@ async def test_but_not_what_is_wrong_with_the_policy_in_force_already(
     ("file", "old", "new", "warned"),
     [
         ("tiers/premium.yaml", "ttft_ms: 400", "ttft_ms: 300", True),
-        ("policy.yaml", VERSION, f"{VERSION}\nreserve: 0.5", True),
-        ("policy.yaml", VERSION, "version: local-2\nreserve: 0.5", False),
+        ("policy.yaml", VERSION, f"{VERSION}\npatience_s: 7.25", True),
+        ("policy.yaml", VERSION, "version: local-2\npatience_s: 7.25", False),
         ("tenants/acme.yaml", "quota:", "weight: 2\nquota:", False),
     ],
 )

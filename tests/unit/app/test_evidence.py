@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import replace
 from typing import Literal
@@ -124,7 +125,7 @@ PROBLEMS = {
         "tier standard had profiles fast, slow when the log was written and has slow now",
     ),
     "document": (
-        SOME, DEPLOYMENT, policy(protect=False),
+        SOME, DEPLOYMENT, policy(protect=math.inf),
         r"policy v1 as it is now decides \d+ of 60 logged requests otherwise",
     ),
     "confidence": (

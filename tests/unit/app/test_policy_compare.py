@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 from pathlib import Path
 from types import ModuleType
 
@@ -25,7 +26,7 @@ def folder(tmp_path: Path) -> Path:
     write_log(tmp_path / "log.jsonl", LOGGED)
     for name, found in {
         "v2": document("v2", group=0.0),
-        "bold": document("bold", protect=False),
+        "bold": document("bold", protect=math.inf),
         "lazy": document("lazy", reserve=0.9, explore=0.0, max_state_age_s=0.2),
     }.items():
         text = yaml.safe_dump(found.model_dump(mode="json", exclude_defaults=True))

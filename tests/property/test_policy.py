@@ -109,7 +109,7 @@ requests = st.builds(
     generated=st.sampled_from((0, 0, 0, 1)),
     in_contract=st.booleans(),
     draw=st.floats(0, 1),
-)
+).map(lambda asked: replace(asked, running=asked.generated == 1 and asked.draw > 0.5))
 parameters = st.fixed_dictionaries(
     {},
     optional={
@@ -402,6 +402,13 @@ def test_what_was_held_as_long_as_it_could_is_not_held_again(
     if decision.hold_s is not None:
         later = replace(asked, waited_ms=asked.waited_ms + 1000 * decision.hold_s)
         assert POLICY.decide(later, ACME, snapshot, NOW).outcome is not Outcome.HELD
+
+
+@given(weighed)
+def test_what_runs_is_not_held_and_leaves_only_for_a_sure_place(w: Weighed) -> None:
+    if w.request.running:
+        assert w.decision.outcome is not Outcome.HELD
+        assert w.decision.outcome is not Outcome.PLACED or w.decision.rule == "confident"
 
 
 @given(weighed)

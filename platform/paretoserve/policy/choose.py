@@ -140,7 +140,7 @@ def _explored(board: Board, greedy: Choice) -> Choice:
     options = [option for option in board.options if timely[board.span(option)].any()]
     share = epsilon / len(options)
     if request.draw < epsilon:
-        drawn = options[int(request.draw / share)]
+        drawn = options[min(int(request.draw / share), len(options) - 1)]
         place = board.best(drawn, timely)
         if drawn is not greedy.option and place is not None:
             return Choice(Outcome.PLACED, "explore", drawn, place, propensity=share)

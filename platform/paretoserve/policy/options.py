@@ -79,6 +79,8 @@ class PriceList:
     def price(self, name: str, tpot_target_ms: float, prompt_tokens: float, output: float) -> float:
         """GPU-seconds, infinite where even one stream is too slow."""
         prompt, token = self._rates(name, tpot_target_ms)
+        if token == math.inf:  # times no tokens it would be no number
+            return math.inf
         return prompt * prompt_tokens + token * output
 
     def fullest(self, name: str) -> float:

@@ -64,7 +64,7 @@ class Draws:
     draw: random.Random
 
     def state(self, index: int, name: str) -> ReplicaState:
-        most = 40 if name == "fast" else 260
+        most = 12 if name == "fast" else 200
         return ReplicaState(
             replica_id=f"{name}#{index:04x}",
             profile=name,
@@ -79,7 +79,7 @@ class Draws:
             step_ms=self.draw.random() * 9,
             observed_at=1000 + self.draw.random(),
             tightest_tpot_ms=self.draw.choice((2.0, 25.0, math.inf)),
-            prefill_rate=self.draw.random() * 60_000,
+            prefill_rate=self.draw.random() * 20_000,
             guests=self.draw.randrange(4),
         )
 
@@ -127,7 +127,7 @@ class Draws:
 
 
 def document(version: str = "v1", **parameters: object) -> PolicyDocument:
-    return PolicyDocument.model_validate({"version": version, "explore": 0.2, **parameters})
+    return PolicyDocument.model_validate({"version": version, "explore": 0.2, "reserve": 0.0, **parameters})
 
 
 def policy(

@@ -78,8 +78,10 @@ REQUEST_PLAIN = (
 )
 """What is written of a request as it stands, unless it is the field's default."""
 REQUEST_DEFAULTS = {field.name: field.default for field in fields(Request)}
-REQUEST_NOT_LOGGED = ("blocks",)
-"""They tell equal prompts apart from others, and no decision reads them."""
+REQUEST_NOT_LOGGED = ("blocks", "running")
+"""Blocks tell equal prompts apart from others, and no decision reads them; what is logged is a
+request's first placement, before it runs.
+"""
 
 Json = dict[str, Any]
 

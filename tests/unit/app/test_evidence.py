@@ -87,10 +87,9 @@ def test_probabilities_of_a_behaviour_sum_to_one_and_name_the_logged_propensity(
         found = behaviour(policy(), row.request, tenant, row.snapshot, row.now)
         assert sum(found.chances.values()) == pytest.approx(1.0)
         assert set(found.decisions) == set(found.chances)
-        chosen = row.decision.chosen
-        assert chosen is not None
-        assert found.chances[chosen.profile] == pytest.approx(row.decision.propensity)
-        seen.add(len(found.chances))
+        if (chosen := row.decision.chosen) is not None:
+            assert found.chances[chosen.profile] == pytest.approx(row.decision.propensity)
+            seen.add(len(found.chances))
     assert seen == {1, 2}
 
 
@@ -125,7 +124,7 @@ PROBLEMS = {
         "tier standard had profiles fast, slow when the log was written and has slow now",
     ),
     "document": (
-        SOME, DEPLOYMENT, policy(protect=math.inf),
+        SOME, DEPLOYMENT, policy(max_state_age_s=0.8),
         r"policy v1 as it is now decides \d+ of 60 logged requests otherwise",
     ),
     "confidence": (

@@ -91,3 +91,5 @@ class Decision:
     hold_s: float | None = None
     propensity: float = 1.0
     in_contract: bool = True
+    rule_errors: tuple[str, ...] = ()
+    """The document's rules whose condition had no value, so that they did not apply."""

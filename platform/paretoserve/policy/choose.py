@@ -10,8 +10,9 @@ import numpy as np
 
 from paretoserve.domain.decision import Outcome
 from paretoserve.latency.curve import prefill_ms
+from paretoserve.policy.columns import Flags
 from paretoserve.policy.options import Option
-from paretoserve.policy.weigh import Board, Flags
+from paretoserve.policy.weigh import Board
 
 SHORTEST_HOLD_MS = 2.0
 LONGEST_HOLD_MS = 60_000.0
@@ -32,22 +33,26 @@ def choose(board: Board) -> Choice:
     """One choice. A request with time to wait waits for room to spare in its cheapest option; a
     stream that runs already cannot wait, and leaves for nothing less than a confident placement.
     """
-    document, overload = board.document, board.case.tier.overload
-    running = board.case.request.running
-    slack = slack_ms(board) if document.hold and not running else 0.0
-    patient = slack > document.patience_s * 1000
-    steps = (("confident", board.confident), ("median", board.timely))
-    for rule, which in steps[:1] if running else steps:
-        found = _spare(board, which) if patient else _cheapest(board, which)
-        if found is not None:
-            choice = Choice(Outcome.PLACED, rule, *found)
-            return choice if patient else _explored(board, choice)
-    if slack > SHORTEST_HOLD_MS:
-        return Choice(Outcome.HELD, "patience" if patient else "hold", hold_s=slack / 1000)
-    for step in overload:
+    may_wait = board.document.hold and not board.case.request.running
+    if may_wait and _has_time(board):
+        slack = slack_ms(board)
+        if slack > board.document.patience_s * 1000:
+            return _spare(board) or Choice(Outcome.HELD, "patience", hold_s=slack / 1000)
+    if (placed := _in_time(board)) is not None:
+        return _explored(board, placed)
+    if may_wait and (slack := slack_ms(board)) > SHORTEST_HOLD_MS:
+        return Choice(Outcome.HELD, "hold", hold_s=slack / 1000)
+    for step in board.case.tier.overload:
         if (choice := _OVERLOAD[step](board)) is not None:
             return choice
     return Choice(Outcome.REJECTED, "full")
+
+
+def _has_time(board: Board) -> bool:
+    """Whether its targets leave so much time that its slack may be worth patience."""
+    targets, waited_ms = board.case.targets, board.case.request.waited_ms
+    left_ms = min(targets.ttft_ms, targets.e2e_ms) - waited_ms
+    return left_ms > board.document.patience_s * 1000
 
 
 def slack_ms(board: Board) -> float:
@@ -67,7 +72,16 @@ def slack_ms(board: Board) -> float:
     return min(most, LONGEST_HOLD_MS) - request.waited_ms
 
 
-def _cheapest(board: Board, which: Flags) -> tuple[Option, int] | None:
+def _in_time(board: Board) -> Choice | None:
+    """The best replica of the first option that has one in time."""
+    if (found := _first(board, board.confident)) is not None:
+        return Choice(Outcome.PLACED, "confident", *found)
+    if board.case.request.running or (found := _first(board, board.timely)) is None:
+        return None
+    return Choice(Outcome.PLACED, "median", *found)
+
+
+def _first(board: Board, which: Flags) -> tuple[Option, int] | None:
     """The best replica of the first option that has one."""
     for option in board.options:
         place = board.best(option, which)
@@ -76,19 +90,21 @@ def _cheapest(board: Board, which: Flags) -> tuple[Option, int] | None:
     return None
 
 
-def _spare(board: Board, which: Flags) -> tuple[Option, int] | None:
-    """The best replica with room to spare of the cheapest option that is open to the request."""
-    options = (option for option in board.options if option.rejection is None)
-    option = next(options, None)
+def _spare(board: Board) -> Choice | None:
+    """The best replica with room to spare of the first option that is open to the request."""
+    option = next((option for option in board.options if option.rejection is None), None)
     if option is None:
         return None
-    place = board.best(option, which & (board.columns.spare > 0))
-    return None if place is None else (option, place)
+    for rule, which in (("confident", board.confident), ("median", board.timely)):
+        place = board.best(option, which & board.columns.spare)
+        if place is not None:
+            return Choice(Outcome.PLACED, rule, option, place)
+    return None
 
 
 def _spill(board: Board) -> Choice | None:
     """Into the reserved slots of the first option that has any."""
-    found = _cheapest(board, board.reserved)
+    found = _first(board, board.reserved())
     return None if found is None else Choice(Outcome.SPILLED, "spill", *found)
 
 
@@ -136,8 +152,10 @@ def _explored(board: Board, greedy: Choice) -> Choice:
     epsilon, request = board.document.explore, board.case.request
     if epsilon == 0 or request.generated:
         return greedy
-    timely = board.timely | (board.late() & _in_time_by_curve(board))
-    options = [option for option in board.options if timely[board.span(option)].any()]
+    options, timely = [o for o in board.options if o.rejection is None], board.timely
+    if request.draw < epsilon or not all(board.has(option, timely) for option in options):
+        timely = timely | (board.late() & _in_time_by_curve(board))
+        options = [option for option in options if board.has(option, timely)]
     share = epsilon / len(options)
     if request.draw < epsilon:
         drawn = options[min(int(request.draw / share), len(options) - 1)]
@@ -148,12 +166,14 @@ def _explored(board: Board, greedy: Choice) -> Choice:
 
 
 def _in_time_by_curve(board: Board) -> Flags:
-    """Where the residual factors alone make a replica late."""
-    outlook, prediction, targets = board.outlook, board.prediction, board.case.targets
-    worst = np.maximum(outlook.ttft_factor, outlook.tpot_factor)
-    in_time: Flags = (
-        (prediction.ttft_ms <= targets.ttft_ms * outlook.ttft_factor)
-        & (prediction.tpot_ms <= targets.tpot_ms * outlook.tpot_factor)
-        & (prediction.e2e_ms <= targets.e2e_ms * worst)
-    )
+    """Where nothing, or the residual factors alone, make a replica late."""
+    outlook, prediction, targets = board.columns.outlook, board.prediction, board.case.targets
+    in_time = board.open
+    if targets.ttft_ms < math.inf:
+        in_time = in_time & (prediction.ttft_ms <= targets.ttft_ms * outlook.ttft_factor)
+    if targets.tpot_ms < math.inf:
+        in_time = in_time & (prediction.tpot_ms <= targets.tpot_ms * outlook.tpot_factor)
+    if targets.e2e_ms < math.inf:
+        worst = np.maximum(outlook.ttft_factor, outlook.tpot_factor)
+        in_time = in_time & (prediction.e2e_ms <= targets.e2e_ms * worst)
     return in_time

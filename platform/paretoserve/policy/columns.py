@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import compress, groupby
+from operator import is_not
 
 import numpy as np
+from numpy.typing import NDArray
 
 from paretoserve.domain.policy import PolicyDocument
 from paretoserve.domain.profile import Profile
@@ -18,30 +20,33 @@ from paretoserve.latency.outlook import Floats, Outlook, outlook
 from paretoserve.policy.catalog import REPLICA_FILTERS
 from paretoserve.policy.protocols import Rejection
 
+Flags = NDArray[np.bool_]
+Row = tuple[Rejection | None, tuple[float, ...]]
 _OUTLOOK = len(Outlook._fields)
-_WIDTH = _OUTLOOK + 7
+_WIDTH = _OUTLOOK + 6
 
 
 @dataclass(frozen=True, slots=True)
 class Columns:
     """Every replica of known profiles, ordered by profile and id; arrays are as long as `states`.
 
-    `closed` says where a filter rejects whatever comes, `rejections` why. `company` is log2 of the
-    tightest TPOT promised at a replica, as far as its profile can tell promises apart; `spare`
-    says that it can take what has time to wait. `spans` are the profiles' places.
+    `spans` are the profiles' places. `open` says where no filter rejects whatever comes, and
+    `rejections` why one does. `company` is log2 of the tightest TPOT promised at a replica, as far
+    as its profile can tell promises apart; `spare` says that it can take what has time to wait.
+    `prompts` is the share of its time that it spends on prompts, `used` the share of what it can
+    give to the tiers that need its profile.
     """
 
     states: tuple[ReplicaState, ...]
     rejections: tuple[Rejection | None, ...]
     spans: Mapping[str, slice]
     outlook: Outlook[Floats]
-    closed: Floats
     company: Floats
-    spare: Floats
+    prompts: Floats
+    used: Floats
     observed_at: Floats
-    guests: Floats
-    share: Floats
-    held: Floats
+    open: Flags
+    spare: Flags
     table: Floats
     """All the arrays above, as rows."""
 
@@ -51,63 +56,69 @@ class Columnist:
     last one cost anything; what was handed out is never changed.
     """
 
-    def __init__(self, document: PolicyDocument, profiles: Mapping[str, Profile]) -> None:
+    def __init__(
+        self,
+        document: PolicyDocument,
+        profiles: Mapping[str, Profile],
+        needed_tpot_ms: Mapping[str, float],
+    ) -> None:
+        """`needed_tpot_ms` is the tightest TPOT that a profile is needed for, infinite for none."""
         self._document = document
         self._profiles = profiles
+        self._needed_tpot_ms = needed_tpot_ms
         self._fullest = {name: fullest_tpot_ms(profile) for name, profile in profiles.items()}
-        self._residuals: dict[str, Residuals] = {}
+        self._residuals = dict.fromkeys(profiles, NO_RESIDUALS)
+        self._replicas: tuple[ReplicaState, ...] = ()
         self._places: dict[str, int] = {}
         self._last = _columns((), (), {}, np.empty((_WIDTH, 0)))
 
     def of(self, snapshot: Snapshot) -> Columns:
         """The columns of a snapshot. Replicas of unknown profiles are left out."""
-        last = self._last
-        changed = self._changed(snapshot)
+        relearned = self._learn(snapshot.residuals)
+        changed = self._changed(snapshot.replicas)
         if changed is None:
-            last = self._rebuilt(snapshot)
-        elif changed:
-            last = self._updated(last, changed)
-        self._last = last
-        return last
+            self._last = self._rebuilt(snapshot.replicas)
+        elif changed or relearned:
+            anew = [s for s in snapshot.replicas if s.profile in relearned] if relearned else []
+            self._last = self._updated(self._last, [*changed, *anew])
+        self._replicas = snapshot.replicas
+        return self._last
 
-    def _changed(self, snapshot: Snapshot) -> list[ReplicaState] | None:
-        """The replicas whose row has to be computed again; None when there are others than before."""
-        places, known = self._places, self._last.states
-        if len(snapshot.replicas) != len(places):
+    def _learn(self, residuals: Mapping[str, Residuals]) -> list[str]:
+        """Take the residuals; the profiles whose own are not those of the last snapshot."""
+        known, relearned = self._residuals, []
+        for name, before in known.items():
+            now = residuals.get(name, NO_RESIDUALS)
+            if now is not before:
+                known[name] = now
+                relearned.append(name)
+        return relearned
+
+    def _changed(self, replicas: tuple[ReplicaState, ...]) -> list[ReplicaState] | None:
+        """Replicas whose state has changed; None when they are others than before, or elsewhere."""
+        before = self._replicas
+        if len(replicas) != len(before):
             return None
         changed = []
-        for state in snapshot.replicas:
-            place = places.get(state.replica_id)
-            if place is None:
+        for old, new in compress(zip(before, replicas, strict=True), map(is_not, before, replicas)):
+            if (old.replica_id, old.profile) != (new.replica_id, new.profile):
                 return None
-            if place >= 0 and known[place] is state:
-                continue
-            if place >= 0 and known[place].profile == state.profile:
-                changed.append(state)
-            elif place >= 0 or state.profile in self._profiles:
-                return None
-        for name in self._profiles:
-            residuals = snapshot.residuals.get(name, NO_RESIDUALS)
-            if self._residuals.get(name, NO_RESIDUALS) is not residuals:
-                self._residuals[name] = residuals
-                changed.extend(s for s in snapshot.replicas if s.profile == name)
+            if new.profile in self._profiles:
+                changed.append(new)
         return changed
 
-    def _updated(self, last: Columns, changed: list[ReplicaState]) -> Columns:
+    def _updated(self, last: Columns, changed: Iterable[ReplicaState]) -> Columns:
         states, rejections, table = list(last.states), list(last.rejections), last.table.copy()
         for state in changed:
             place = self._places[state.replica_id]
-            if place >= 0:
-                states[place] = state
-                rejections[place], table[:, place] = self._row(state)
+            states[place] = state
+            rejections[place], table[:, place] = self._row(state)
         return _columns(tuple(states), tuple(rejections), last.spans, table)
 
-    def _rebuilt(self, snapshot: Snapshot) -> Columns:
-        self._residuals = dict(snapshot.residuals)
-        known = [state for state in snapshot.replicas if state.profile in self._profiles]
+    def _rebuilt(self, replicas: Iterable[ReplicaState]) -> Columns:
+        known = [state for state in replicas if state.profile in self._profiles]
         known.sort(key=lambda state: (state.profile, state.replica_id))
-        self._places = dict.fromkeys((state.replica_id for state in snapshot.replicas), -1)
-        self._places.update({state.replica_id: place for place, state in enumerate(known)})
+        self._places = {state.replica_id: place for place, state in enumerate(known)}
         spans, begin = {}, 0
         for name, group in groupby(known, key=lambda state: state.profile):
             end = begin + sum(1 for _ in group)
@@ -115,27 +126,38 @@ class Columnist:
             begin = end
         rows = [self._row(state) for state in known]
         table = np.array([figures for _, figures in rows], dtype=np.float64).reshape(-1, _WIDTH).T
-        return _columns(
-            tuple(known),
-            tuple(rejection for rejection, _ in rows),
-            spans,
-            np.ascontiguousarray(table),
-        )
+        rejections = tuple(rejection for rejection, _ in rows)
+        return _columns(tuple(known), rejections, spans, np.ascontiguousarray(table))
 
-    def _row(self, state: ReplicaState) -> tuple[Rejection | None, tuple[float, ...]]:
-        profile = self._profiles[state.profile]
-        ahead = outlook(profile, state, self._residuals.get(state.profile, NO_RESIDUALS))
-        rejections = (rule(self._document, profile, state, ahead) for rule in REPLICA_FILTERS)
-        rejection = next((r for r in rejections if r is not None), None)
-        tightest = min(state.tightest_tpot_ms, self._fullest[state.profile])
+    def _row(self, state: ReplicaState) -> Row:
+        name = state.profile
+        profile, fullest = self._profiles[name], self._fullest[name]
+        ahead = outlook(profile, state, self._residuals[name])
+        rejection = None
+        for rule in REPLICA_FILTERS:
+            if (rejection := rule(self._document, profile, state, ahead)) is not None:
+                break
+        tightest = min(state.tightest_tpot_ms, fullest)
         # With a flat curve one stream is as slow as many: an idle replica has room all the same.
         comfortable = state.held == 0 or ahead.tpot_ms <= self._document.spare * tightest
-        spare = ahead.turn_ms == 0 and comfortable
-        company = math.log2(tightest)
-        share = state.prefill_rate * ahead.token_ms / 1000
+        prompts = state.prefill_rate * ahead.token_ms / 1000
         return rejection, (
-            *ahead, rejection is not None, company, spare, state.observed_at, state.guests, share, state.held
-        )  # fmt: skip
+            *ahead,
+            math.log2(tightest),
+            prompts,
+            max(self._used(profile, ahead), prompts),
+            state.observed_at,
+            rejection is None,
+            ahead.turn_ms == 0 and comfortable,
+        )
+
+    def _used(self, profile: Profile, ahead: Outlook[float]) -> float:
+        """How far TPOT, at the policy's confidence, is from an idle replica's to what the tiers
+        that need the profile are promised: 1 when there.
+        """
+        tpot_ms = ahead.tpot_ms * ahead.tpot_high_factor
+        idle_ms = profile.curve.points[0].tpot_ms * ahead.tpot_high_factor
+        return (tpot_ms - idle_ms) / max(self._needed_tpot_ms[profile.name] - idle_ms, 1e-9)
 
 
 def _columns(
@@ -144,19 +166,9 @@ def _columns(
     spans: Mapping[str, slice],
     table: Floats,
 ) -> Columns:
-    closed, company, spare, observed_at, guests, share, held = table[_OUTLOOK:]
-    outlook: Outlook[Floats] = Outlook(*table[:_OUTLOOK])
+    company, prompts, used, observed_at = table[_OUTLOOK:-2]
+    opened, spare = table[-2:] > 0
     return Columns(
-        states,
-        rejections,
-        spans,
-        outlook,
-        closed,
-        company,
-        spare,
-        observed_at,
-        guests,
-        share,
-        held,
-        table,
-    )
+        states, rejections, spans, Outlook(*table[:_OUTLOOK]),
+        company, prompts, used, observed_at, opened, spare, table,
+    )  # fmt: skip

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
-from typing import overload
+from typing import NamedTuple, overload
 
 from paretoserve.domain.decision import Candidate, Outcome, Verdict
 from paretoserve.domain.prediction import Prediction
 from paretoserve.domain.targets import Targets
 from paretoserve.policy.choose import Choice
+from paretoserve.policy.directives import RuleError
 from paretoserve.policy.options import Option
-from paretoserve.policy.weigh import Board, verdict
+from paretoserve.policy.weigh import Board, verdicts
 
 PLACEABLE = (Verdict.FEASIBLE, Verdict.LIKELY)
+IN_TIME = ("confident", "median")
+"""Steps that place where it is in time."""
 NO_REPLICA = "no replica runs this profile"
 
 
@@ -52,25 +55,39 @@ class Candidates(Sequence[Candidate]):
     def __hash__(self) -> int:
         return hash(tuple(self))
 
+    @cached_property
+    def _verdicts(self) -> list[Verdict]:
+        return verdicts(self._board)
+
     def _told(self, option: Option, place: int | None) -> Candidate:
         if place is None:
             return _absent(option)
-        return candidate(self._board, option, place, chosen=place == self._chosen)
+        found = self._verdicts[place]
+        return _candidate(self._board, option, place, found, chosen=place == self._chosen)
 
 
-def candidate(board: Board, option: Option, place: int, *, chosen: bool = False) -> Candidate:
-    """One replica as it was weighed."""
-    found = verdict(board, place)
-    prediction = Prediction(*(float(figures[place]) for figures in board.prediction))
+def chosen(board: Board, choice: Choice) -> Candidate | None:
+    """The chosen replica as it was weighed."""
+    option, place = choice.option, choice.place
+    if option is None or place is None:
+        return None
+    found = Verdict.FEASIBLE if board.confident[place] else verdicts(board)[place]
+    return _candidate(board, option, place, found, chosen=True)
+
+
+def _candidate(
+    board: Board, option: Option, place: int, found: Verdict, *, chosen: bool
+) -> Candidate:
+    prediction = Prediction(*[float(figures[place]) for figures in board.prediction])
     return Candidate(
-        profile=option.profile.name,
-        replica_id=board.columns.states[place].replica_id,
-        verdict=Verdict.CHOSEN if chosen else found,
-        detail=detail(board, place, found, prediction),
-        prediction=prediction,
-        scores=(("total_ms", prediction.e2e_ms),) if found in PLACEABLE else (),
-        price=option.price,
-        guest=option.guest,
+        option.profile.name,
+        board.columns.states[place].replica_id,
+        Verdict.CHOSEN if chosen else found,
+        detail(board, place, found, prediction),
+        prediction,
+        (("total_ms", prediction.e2e_ms),) if found in PLACEABLE else (),
+        option.price,
+        option.guest,
     )
 
 
@@ -96,7 +113,7 @@ _DETAILS: dict[Verdict, Callable[[Board, int, Prediction], str]] = {
     Verdict.NOT_SERVING: _not_heard,
     Verdict.FAILED_BEFORE: lambda board, place, p: "already failed this request",  # noqa: ARG005
     Verdict.FULL: lambda board, place, p: (  # noqa: ARG005
-        f"KV cache has room for {board.outlook.kv_room[place]:.0f} tokens more"
+        f"KV cache has room for {board.columns.outlook.kv_room[place]:.0f} tokens more"
     ),
     Verdict.LATE_TTFT: lambda board, place, p: _late("TTFT", p.ttft_ms, board.case.targets.ttft_ms),  # noqa: ARG005
     Verdict.LATE_TPOT: lambda board, place, p: _late("TPOT", p.tpot_ms, board.case.targets.tpot_ms),  # noqa: ARG005
@@ -111,24 +128,70 @@ _DETAILS: dict[Verdict, Callable[[Board, int, Prediction], str]] = {
 }
 
 
-def reason(board: Board, choice: Choice) -> str:
-    """The decision in one sentence."""
+class Ruling(NamedTuple):
+    """A rule of the document that decided, and what it does to the decision."""
+
+    rule: str
+    does: str
+
+
+def ruling(board: Board, choice: Choice) -> Ruling | None:
+    """The rule that decided: it prefers what was chosen, or leaves nothing else, or nothing."""
+    option, options = choice.option, board.options
+    forbidden = [o.said.forbidden_by for o in options if o.said.forbidden_by]
+    if option is None:
+        nothing = forbidden and len(forbidden) == len(options)
+        return Ruling(forbidden[0], "leaves no profile") if nothing else None
+    if choice.rule not in IN_TIME:
+        return None
+    if option.said.preferred_by:
+        return Ruling(option.said.preferred_by, f"prefers {option.profile.name}")
+    if forbidden and len(forbidden) == len(options) - 1:
+        return Ruling(forbidden[0], f"leaves only {option.profile.name}")
+    return None
+
+
+def reason(board: Board, choice: Choice, by: Ruling | None, errors: Iterable[RuleError]) -> str:
+    """The decision in one sentence, and the rules of the document that could not be asked."""
+    said = _why(board, choice) if by is None else f"rule {by.rule!r} {by.does}"
+    if by is not None and choice.option is not None:
+        said += f", which is in time for tier {board.case.tier.name}"
+    for error in errors:
+        said += f"; rule {error.rule!r} did not apply: {error.message}"
+    return said
+
+
+def _why(board: Board, choice: Choice) -> str:
+    """The step of the algorithm that decided, in words."""
     tier = board.case.tier.name
     if choice.option is None:
-        why = "; ".join(f"{o.profile.name}: {_summary(board, o)}" for o in board.options)
+        words = verdicts(board)
+        why = "; ".join(f"{o.profile.name}: {_summary(board, o, words)}" for o in board.options)
         if choice.outcome is Outcome.HELD:
             return f"held for {choice.hold_s:.2f} s at most ({why})"
         return f"no allowed profile can take it ({why})"
     name = choice.option.profile.name
     match choice.rule:
         case "confident" | "median":
-            return f"{name} is the cheapest that is in time for tier {tier}"
+            return (
+                f"{name} is the cheapest that is in time for tier {tier}{_weighed(choice.option)}"
+            )
         case "explore":
             return f"{name} is tried although past predictions speak against it"
         case "spill":
             return f"nothing else is in time: tier {tier} takes a reserved slot of {name}"
         case _:
             return f"in time nowhere: tier {tier} takes the least late"
+
+
+def _weighed(option: Option) -> str:
+    match [repr(rule) for rule in option.said.weighed_by]:
+        case []:
+            return ""
+        case [rule]:
+            return f", as rule {rule} weighs it"
+        case rules:
+            return f", as rules {' and '.join(rules)} weigh it"
 
 
 def _entries(board: Board) -> Iterator[tuple[Option, int | None]]:
@@ -148,12 +211,12 @@ def _absent(option: Option) -> Candidate:
     return Candidate(name, "", Verdict.NO_REPLICA, NO_REPLICA, price=option.price)
 
 
-def _summary(board: Board, option: Option) -> str:
+def _summary(board: Board, option: Option, words: Sequence[Verdict]) -> str:
     """What speaks against an option: its verdicts and how often each."""
     span = board.span(option)
     if span.start == span.stop:
         return option.rejection.detail if option.rejection is not None else NO_REPLICA
-    counts = Counter(verdict(board, place) for place in range(span.start, span.stop))
+    counts = Counter(words[span])
     return ", ".join(f"{count} {word}" for word, count in counts.most_common())
 
 

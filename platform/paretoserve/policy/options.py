@@ -14,6 +14,7 @@ from paretoserve.domain.targets import Targets
 from paretoserve.domain.tier import Tier
 from paretoserve.latency.cost import list_price
 from paretoserve.latency.curve import fullest_tpot_ms
+from paretoserve.policy.directives import NOTHING, Said
 from paretoserve.policy.protocols import Rejection
 
 E2E_FOR_OUTPUT = 0.9
@@ -23,19 +24,31 @@ E2E_FOR_OUTPUT = 0.9
 class Option(NamedTuple):
     """A profile as one request sees it.
 
-    `rank` comes first and then `price`, in GPU-seconds, when profiles are compared. A request is a
-    guest where other tiers cannot do without the profile and its own can: those are promised
-    `needed_tpot_ms`. `fullest` is log2 of TPOT when the profile is as full as it can be.
-    `rejection` says why no replica will do.
+    The rules' rank comes first and then `price`, in GPU-seconds, when profiles are compared. A
+    request is a guest where other tiers cannot do without the profile and its own can. `fullest`
+    is log2 of TPOT when the profile is as full as it can be. `rejection` says why no replica will
+    do, `said` what the document's rules say.
     """
 
     profile: Profile
-    rank: int
     price: float
     fullest: float
+    guest: bool
     rejection: Rejection | None
-    guest: bool = False
-    needed_tpot_ms: float = math.inf
+    said: Said = NOTHING
+
+
+class Rate(NamedTuple):
+    """GPU-seconds for a token of the prompt, and for one of the output."""
+
+    prompt: float
+    output: float
+
+    def price(self, prompt_tokens: float, output_tokens: float) -> float:
+        """GPU-seconds, infinite where even one stream is too slow."""
+        if self.output == math.inf:  # times no tokens it would be no number
+            return math.inf
+        return self.prompt * prompt_tokens + self.output * output_tokens
 
 
 def targets_of(request: Request, tier: Tier) -> Targets:
@@ -67,6 +80,7 @@ class PriceList:
     def __init__(self, tiers: Iterable[Tier], profiles: Mapping[str, Profile]) -> None:
         self._profiles = profiles
         self._rates = lru_cache(maxsize=4096)(self._compute_rates)
+        self._rows = lru_cache(maxsize=4096)(self._compute_row)
         tiers = tuple(tiers)
         self._fullest = {name: math.log2(fullest_tpot_ms(p)) for name, p in profiles.items()}
         needing = {name: [tier for tier in tiers if self._needs(tier, name)] for name in profiles}
@@ -78,10 +92,11 @@ class PriceList:
 
     def price(self, name: str, tpot_target_ms: float, prompt_tokens: float, output: float) -> float:
         """GPU-seconds, infinite where even one stream is too slow."""
-        prompt, token = self._rates(name, tpot_target_ms)
-        if token == math.inf:  # times no tokens it would be no number
-            return math.inf
-        return prompt * prompt_tokens + token * output
+        return self._rates(name, tpot_target_ms).price(prompt_tokens, output)
+
+    def rates(self, names: tuple[str, ...], tpot_target_ms: float) -> tuple[Rate, ...]:
+        """By profile; infinite where even one stream is too slow."""
+        return self._rows(names, tpot_target_ms)
 
     def fullest(self, name: str) -> float:
         """Log2 of TPOT, milliseconds, when the profile is as full as it can be."""
@@ -95,8 +110,10 @@ class PriceList:
         """Whether other tiers need the profile and this one does not."""
         return bool(self._needing[name]) and tier.name not in self._needing[name]
 
-    def _compute_rates(self, name: str, target_ms: float) -> tuple[float, float]:
-        """GPU-seconds for a prompt token and for an output token."""
+    def _compute_row(self, names: tuple[str, ...], target_ms: float) -> tuple[Rate, ...]:
+        return tuple(self._rates(name, target_ms) for name in names)
+
+    def _compute_rates(self, name: str, target_ms: float) -> Rate:
         profile = self._profiles[name]
 
         def price(prompt: int, output: int) -> float:
@@ -104,7 +121,7 @@ class PriceList:
                 profile, tpot_target_ms=target_ms, prompt_tokens=prompt, completion_tokens=output
             )
 
-        return price(1, 0), price(0, 1)
+        return Rate(price(1, 0), price(0, 1))
 
     def _needs(self, tier: Tier, name: str) -> bool:
         """Whether no profile that is cheaper when full meets the tier's TPOT, though one exists."""

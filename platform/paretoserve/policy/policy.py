@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from paretoserve.domain.decision import Decision, Outcome
+from paretoserve.domain.decision import Decision, Outcome, Verdict
 from paretoserve.domain.policy import PolicyDocument
 from paretoserve.domain.profile import Profile
 from paretoserve.domain.replica import Snapshot
@@ -24,8 +24,15 @@ from paretoserve.domain.tier import Tier
 from paretoserve.policy.catalog import PROFILE_FILTERS
 from paretoserve.policy.choose import choose
 from paretoserve.policy.columns import Columnist
-from paretoserve.policy.explain import Candidates, candidate, reason
-from paretoserve.policy.options import Option, PriceList, targets_of, tolerable_tpot_ms
+from paretoserve.policy.directives import Directives, Rulebook, Said
+from paretoserve.policy.explain import Candidates, chosen, reason, ruling
+from paretoserve.policy.options import (
+    Option,
+    PriceList,
+    Rate,
+    targets_of,
+    tolerable_tpot_ms,
+)
 from paretoserve.policy.protocols import Case, Rejection
 from paretoserve.policy.weigh import Board, weigh
 
@@ -34,7 +41,7 @@ LONGEST_RETRY_S = 30.0
 
 
 class Policy:
-    """A policy document with the tiers and profiles that it chooses among."""
+    """A policy document with the tiers and profiles that it chooses among. Raises InvalidRules."""
 
     def __init__(
         self, document: PolicyDocument, tiers: Iterable[Tier], profiles: Iterable[Profile]
@@ -43,7 +50,9 @@ class Policy:
         self._tiers = {tier.name: tier for tier in tiers}
         self._profiles = {profile.name: profile for profile in profiles}
         self._prices = PriceList(self._tiers.values(), self._profiles)
-        self._columnist = Columnist(document, self._profiles)
+        self._rulebook = Rulebook(document.rules, self._profiles.values())
+        needed = {name: self._prices.needed_tpot_ms(name) for name in self._profiles}
+        self._columnist = Columnist(document, self._profiles, needed)
 
     def decide(self, request: Request, tenant: Tenant, snapshot: Snapshot, now: float) -> Decision:
         """Choose a profile and a replica for `request`, or say why none will do.
@@ -52,25 +61,26 @@ class Policy:
         give the same decision. Raises KeyError for a tier that is not defined.
         """
         case = self._case(request, tenant, snapshot, now)
-        board = weigh(case, self.document, self._options(case), self._columnist.of(snapshot))
+        directives = self._rulebook.apply(case, snapshot)
+        options = self._options(case, directives)
+        board = weigh(case, self.document, options, self._columnist.of(snapshot))
         choice = choose(board)
-        option, place = choice.option, choice.place
+        by = ruling(board, choice) if directives.profiles else None
         return Decision(
             request_id=request.request_id,
             policy_version=self.document.version,
             tier=case.tier.name,
             outcome=choice.outcome,
-            rule=choice.rule,
-            reason=reason(board, choice),
+            rule=choice.rule if by is None else by.rule,
+            reason=reason(board, choice, by, directives.errors),
             targets=case.targets,
             candidates=Candidates(board, choice),
-            chosen=candidate(board, option, place, chosen=True)
-            if option is not None and place is not None
-            else None,
+            chosen=chosen(board, choice),
             retry_after_s=_retry_after_s(board) if choice.outcome is Outcome.REJECTED else None,
             hold_s=choice.hold_s,
             propensity=choice.propensity,
             in_contract=request.in_contract,
+            rule_errors=tuple(error.rule for error in directives.errors),
         )
 
     def _case(self, request: Request, tenant: Tenant, snapshot: Snapshot, now: float) -> Case:
@@ -80,25 +90,35 @@ class Policy:
         burn = snapshot.burn.get((tenant.name, tier.name), 0.0)
         return Case(request, tenant, tier, targets, tpot_ms, burn, now)
 
-    def _options(self, case: Case) -> list[Option]:
+    def _options(self, case: Case, directives: Directives) -> list[Option]:
         """The tier's profiles, the one to be preferred first."""
-        found = [self._option(case, name) for name in case.tier.profiles]
-        found.sort(key=lambda option: (option.rank, option.price))
+        names, estimate = case.tier.profiles, case.request.estimate
+        rates = self._prices.rates(names, case.tpot_ms * estimate.acceptance)
+        found = [
+            self._option(case, name, rate, directives.of(name))
+            for name, rate in zip(names, rates, strict=True)
+        ]
+        found.sort(key=lambda option: (option.said.rank, option.price))
         return found
 
-    def _option(self, case: Case, name: str) -> Option:
-        profile, request, prices = self._profiles[name], case.request, self._prices
-        output, tpot_ms = request.estimate.output_tokens, case.tpot_ms * request.estimate.acceptance
-        price = prices.price(name, tpot_ms, request.prompt_tokens, output)
+    def _option(self, case: Case, name: str, rate: Rate, said: Said) -> Option:
+        profile, request = self._profiles[name], case.request
+        price = rate.price(request.prompt_tokens, request.estimate.output_tokens) * said.weight
         if request.home and request.home != name:
             price *= 1 + self.document.switch_cost
-        option = Option(profile, 0, price, prices.fullest(name), _rejection(case, profile))
-        if not prices.guest(name, case.tier):
-            return option
-        return option._replace(guest=True, needed_tpot_ms=prices.needed_tpot_ms(name))
+        return Option(
+            profile,
+            price,
+            self._prices.fullest(name),
+            self._prices.guest(name, case.tier),
+            _rejection(case, profile, said),
+            said,
+        )
 
 
-def _rejection(case: Case, profile: Profile) -> Rejection | None:
+def _rejection(case: Case, profile: Profile, said: Said) -> Rejection | None:
+    if said.forbidden_by:
+        return Rejection(Verdict.FORBIDDEN, f"rule {said.forbidden_by!r} forbids it")
     for rule in PROFILE_FILTERS:
         if (rejection := rule(case, profile)) is not None:
             return rejection

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from tests.support.routing import FAST, NOW, PROFILES, document, fleet, state
+from tests.support.routing import FAST, NEEDED_TPOT_MS, NOW, PROFILES, document, fleet, state
 
 from paretoserve.domain.decision import Verdict
 from paretoserve.domain.replica import Health, Snapshot
@@ -19,14 +19,18 @@ SLOW = Residuals((Factors(2.0, 2.5, 3.0, 3.5),) * LOAD_BUCKETS)
 
 
 def columnist(**parameters: object) -> Columnist:
-    return Columnist(document(**parameters), {profile.name: profile for profile in PROFILES})
+    return Columnist(
+        document(**parameters),
+        {profile.name: profile for profile in PROFILES},
+        {"fast": NEEDED_TPOT_MS, "wide": math.inf},
+    )
 
 
 def one(columns: Columns, replica_id: str) -> dict[str, float]:
     """The figures of one replica by name."""
     place = [s.replica_id for s in columns.states].index(replica_id)
     figures = {name: column[place] for name, column in columns.outlook._asdict().items()}
-    own = ("closed", "company", "spare", "observed_at", "guests", "share", "held")
+    own = ("company", "prompts", "used", "observed_at", "open", "spare")
     return figures | {name: getattr(columns, name)[place] for name in own}
 
 
@@ -39,12 +43,13 @@ def test_replicas_stand_by_profile_and_id() -> None:
 
 def test_a_row_is_the_outlook_of_the_replica_alone() -> None:
     loaded = state("fast-0", running=9, waiting=2, waiting_tokens=800, kv_used_tokens=5000,
-                   kv_total_tokens=60_000, prefill_rate=9000.0, guests=3)  # fmt: skip
+                   kv_total_tokens=60_000, prefill_rate=9000.0)  # fmt: skip
     snapshot = fleet(loaded, state("fast-1"), residuals={"fast": SLOW})
     figures = one(columnist().of(snapshot), "fast-0")
     alone = outlook(FAST, loaded, SLOW)
     assert {name: figures[name] for name in Outlook._fields} == alone._asdict()
-    assert (figures["guests"], figures["held"], figures["observed_at"]) == (3, 11, NOW)
+    assert figures["prompts"] == pytest.approx(9.0 * alone.token_ms)
+    assert figures["observed_at"] == NOW
 
 
 def test_an_empty_fleet_has_columns_of_no_length() -> None:
@@ -93,7 +98,21 @@ def test_what_closes_a_replica_is_the_first_filter_that_rejects_it(
     columns = columnist().of(fleet(state("fast-0", **load)))
     (rejection,) = columns.rejections
     assert (rejection.verdict if rejection else None) == verdict
-    assert bool(columns.closed[0]) == (verdict is not None)
+    assert bool(columns.open[0]) == (verdict is None)
+
+
+@pytest.mark.parametrize(
+    ("load", "used"),
+    [
+        ({}, 0.0),  # one stream more is the first
+        ({"running": 8}, 0.5),  # half way from 1 ms to the 2 ms that fast is needed for
+        ({"running": 16}, 1.0),
+        ({"prefill_rate": 70_000.0}, 2.33),  # TPOT with 70% of the time spent on prompts
+    ],
+)
+def test_what_is_used_of_what_a_profile_is_needed_for(load: dict[str, float], used: float) -> None:
+    columns = columnist().of(fleet(state("fast-0", **load), state("wide-0", running=100)))
+    assert columns.used == pytest.approx([used, 0.0], abs=0.01)
 
 
 def test_the_same_snapshot_costs_nothing() -> None:
@@ -107,7 +126,7 @@ def test_only_what_has_changed_is_computed_again_and_what_was_handed_out_stays()
     before = first.table.copy()
     second = made.of(fleet(state("fast-0", running=8), kept))
     assert np.array_equal(first.table, before)
-    assert one(second, "fast-0")["held"] == 8
+    assert one(second, "fast-0")["tpot_ms"] == outlook(FAST, second.states[0]).tpot_ms
     assert one(second, "wide-0") == one(first, "wide-0")
     assert second.states[1] is kept
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from paretoserve.domain.decision import Decision, Verdict
 from paretoserve.domain.policy import PolicyDocument
@@ -13,7 +13,9 @@ from paretoserve.domain.request import Request
 from paretoserve.domain.targets import Targets
 from paretoserve.domain.tenant import Tenant
 from paretoserve.domain.tier import Tier
-from paretoserve.latency.outlook import Outlook
+
+if TYPE_CHECKING:  # an executor reads rules too, and should not have to load numpy
+    from paretoserve.latency.outlook import Outlook
 
 
 @dataclass(frozen=True, slots=True)

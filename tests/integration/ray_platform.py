@@ -36,8 +36,17 @@ def write_deployment(folder: Path) -> Path:
     for name, profiles in tiers.items():
         _write(folder / "tiers" / f"{name}.yaml", **_tier(name, profiles))
     _write(folder / "tenants" / "acme.yaml", **tenant("acme", KEY, list(tiers)))
-    _write(folder / "policy.yaml", version="test-1")
+    _write(folder / "policy.yaml", **policy("test-1"))
     return folder
+
+
+def policy(version: str) -> dict[str, Any]:
+    """Requests spread over replicas and never wait; the first profile of a tier's name comes first."""
+    rules = [
+        {"name": f"{name} first", "when": f"tier.name == '{name}-first'", "prefer": [name]}
+        for name in ("fast", "wide")
+    ]
+    return {"version": version, "pack": 0, "explore": 0, "hold": False, "rules": rules}
 
 
 def tenant(name: str, key: str, tiers: list[str]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from ray_platform import (
     KEY,
     Client,
     describe,
+    policy,
     serve_document,
     tenant,
     until,
@@ -88,7 +89,7 @@ def test_policy_and_tenants_change_without_a_restart(client, platform, folder):
         tenant("acme", KEY, ["fast-first", "wide-first", "wide-only"]),
         tenant("newcomer", "sk-test-newcomer", ["wide-only"]),
     ]
-    changed = {"revision": "2", "policy": {"version": "test-2"}, "tenants": tenants}
+    changed = {"revision": "2", "policy": policy("test-2"), "tenants": tenants}
     up.Platform.deploy(serve_document(folder, wide=WIDE_TWICE, gateway={"user_config": changed}))
 
     stream = newcomer.generate("wide-only")
@@ -137,7 +138,7 @@ def test_scale_down_lets_running_streams_end(client, folder):
 
 def test_streams_that_serve_cannot_see_scale_a_profile_up(platform, folder):
     """Last here: an autoscaling policy is part of the code version, so everything restarts."""
-    policy = {"policy_function": "paretoserve.app.serve.autoscaling:by_streams"}
+    scaling = {"policy_function": "paretoserve.app.serve.autoscaling:by_streams"}
     autoscaling = {
         "min_replicas": 1,
         "max_replicas": 2,
@@ -145,7 +146,7 @@ def test_streams_that_serve_cannot_see_scale_a_profile_up(platform, folder):
         "metrics_interval_s": 0.2,
         "look_back_period_s": 1,
         "upscale_delay_s": 0.5,
-        "policy": policy,
+        "policy": scaling,
     }
     restarted = up.Platform.deploy(serve_document(folder, wide={"autoscaling_config": autoscaling}))
     client = Client(restarted.grpc)

@@ -52,7 +52,7 @@ class Escalation(Document):
         default=0.9, gt=0, lt=1, description="length quantile that must still make its target"
     )
     share: float = Field(
-        default=0.95, gt=0, le=1, description="share of the allowed time that may be predicted used"
+        default=0.9, gt=0, le=1, description="share of the allowed time that may be predicted used"
     )
     least_tokens: int = Field(
         default=8, gt=0, description="tokens to have seen before a stream is judged by its pace"

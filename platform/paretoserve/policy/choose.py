@@ -154,7 +154,7 @@ def _explored(board: Board, greedy: Choice) -> Choice:
         return greedy
     options, timely = [o for o in board.options if o.rejection is None], board.timely
     if request.draw < epsilon or not all(board.has(option, timely) for option in options):
-        timely = timely | (board.late() & _in_time_by_curve(board))
+        timely = timely | _late_by_residuals(board)
         options = [option for option in options if board.has(option, timely)]
     share = epsilon / len(options)
     if request.draw < epsilon:
@@ -165,15 +165,15 @@ def _explored(board: Board, greedy: Choice) -> Choice:
     return greedy._replace(propensity=1 - epsilon + share)
 
 
-def _in_time_by_curve(board: Board) -> Flags:
-    """Where nothing, or the residual factors alone, make a replica late."""
+def _late_by_residuals(board: Board) -> Flags:
+    """Replicas that the residual factors alone make late."""
     outlook, prediction, targets = board.columns.outlook, board.prediction, board.case.targets
-    in_time = board.open
+    late = board.late()
     if targets.ttft_ms < math.inf:
-        in_time = in_time & (prediction.ttft_ms <= targets.ttft_ms * outlook.ttft_factor)
+        late &= prediction.ttft_ms <= targets.ttft_ms * outlook.ttft_factor
     if targets.tpot_ms < math.inf:
-        in_time = in_time & (prediction.tpot_ms <= targets.tpot_ms * outlook.tpot_factor)
+        late &= prediction.tpot_ms <= targets.tpot_ms * outlook.tpot_factor
     if targets.e2e_ms < math.inf:
         worst = np.maximum(outlook.ttft_factor, outlook.tpot_factor)
-        in_time = in_time & (prediction.e2e_ms <= targets.e2e_ms * worst)
-    return in_time
+        late &= prediction.e2e_ms <= targets.e2e_ms * worst
+    return late

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from itertools import compress, groupby
 from operator import is_not
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,8 +26,7 @@ _OUTLOOK = len(Outlook._fields)
 _WIDTH = _OUTLOOK + 6
 
 
-@dataclass(frozen=True, slots=True)
-class Columns:
+class Columns(NamedTuple):
     """Every replica of known profiles, ordered by profile and id; arrays are as long as `states`.
 
     `spans` are the profiles' places. `open` says where no filter rejects whatever comes, and

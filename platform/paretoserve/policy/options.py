@@ -38,6 +38,14 @@ class Option(NamedTuple):
     said: Said = NOTHING
 
 
+class Offer(NamedTuple):
+    """A profile as every request of a tier sees it; the fields are those of Option."""
+
+    profile: Profile
+    fullest: float
+    guest: bool
+
+
 class Rate(NamedTuple):
     """GPU-seconds for a token of the prompt, and for one of the output."""
 
@@ -93,6 +101,13 @@ class PriceList:
     def price(self, name: str, tpot_target_ms: float, prompt_tokens: float, output: float) -> float:
         """GPU-seconds, infinite where even one stream is too slow."""
         return self._rates(name, tpot_target_ms).price(prompt_tokens, output)
+
+    def offers(self, tier: Tier) -> tuple[Offer, ...]:
+        """What a tier may use, in the order of its profiles."""
+        return tuple(
+            Offer(self._profiles[name], self.fullest(name), self.guest(name, tier))
+            for name in tier.profiles
+        )
 
     def rates(self, names: tuple[str, ...], tpot_target_ms: float) -> tuple[Rate, ...]:
         """By profile; infinite where even one stream is too slow."""

@@ -29,7 +29,6 @@ from paretoserve.policy.explain import Candidates, chosen, reason, ruling
 from paretoserve.policy.options import (
     Option,
     PriceList,
-    Rate,
     targets_of,
     tolerable_tpot_ms,
 )
@@ -50,6 +49,7 @@ class Policy:
         self._tiers = {tier.name: tier for tier in tiers}
         self._profiles = {profile.name: profile for profile in profiles}
         self._prices = PriceList(self._tiers.values(), self._profiles)
+        self._offers = {tier.name: self._prices.offers(tier) for tier in self._tiers.values()}
         self._rulebook = Rulebook(document.rules, self._profiles.values())
         needed = {name: self._prices.needed_tpot_ms(name) for name in self._profiles}
         self._columnist = Columnist(document, self._profiles, needed)
@@ -92,28 +92,19 @@ class Policy:
 
     def _options(self, case: Case, directives: Directives) -> list[Option]:
         """The tier's profiles, the one to be preferred first."""
-        names, estimate = case.tier.profiles, case.request.estimate
-        rates = self._prices.rates(names, case.tpot_ms * estimate.acceptance)
-        found = [
-            self._option(case, name, rate, directives.of(name))
-            for name, rate in zip(names, rates, strict=True)
-        ]
+        request, tier, found = case.request, case.tier, []
+        output, acceptance = request.estimate.output_tokens, request.estimate.acceptance
+        rates = self._prices.rates(tier.profiles, case.tpot_ms * acceptance)
+        for offer, rate in zip(self._offers[tier.name], rates, strict=True):
+            profile = offer.profile
+            said = directives.of(profile.name)
+            price = rate.price(request.prompt_tokens, output) * said.weight
+            if request.home and request.home != profile.name:
+                price *= 1 + self.document.switch_cost
+            rejection = _rejection(case, profile, said)
+            found.append(Option(profile, price, offer.fullest, offer.guest, rejection, said))
         found.sort(key=lambda option: (option.said.rank, option.price))
         return found
-
-    def _option(self, case: Case, name: str, rate: Rate, said: Said) -> Option:
-        profile, request = self._profiles[name], case.request
-        price = rate.price(request.prompt_tokens, request.estimate.output_tokens) * said.weight
-        if request.home and request.home != name:
-            price *= 1 + self.document.switch_cost
-        return Option(
-            profile,
-            price,
-            self._prices.fullest(name),
-            self._prices.guest(name, case.tier),
-            _rejection(case, profile, said),
-            said,
-        )
 
 
 def _rejection(case: Case, profile: Profile, said: Said) -> Rejection | None:

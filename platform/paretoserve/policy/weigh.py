@@ -21,9 +21,6 @@ from paretoserve.policy.protocols import Case
 NOWHERE = slice(0, 0)
 LIKE = 0.1
 """Promises that differ by less, in log2, are like company."""
-FAR = 1e9
-"""What fills replicas one after another goes before what spreads: no time in ms is that long."""
-
 _VERDICTS = tuple(Verdict)
 _CODE = {verdict: code for code, verdict in enumerate(_VERDICTS)}
 
@@ -64,15 +61,30 @@ class Board(NamedTuple):
 
     def has(self, option: Option, which: Flags) -> bool:
         """Whether any of the option's replicas is among `which`."""
-        return 1 in which[self.span(option)].tobytes()  # a quarter of what `any` takes
+        return 1 in which[self.span(option)].tobytes()  # in a quarter of the time of any()
 
     def best(self, option: Option, which: Flags) -> int | None:
-        """The place of the option's best replica among `which`; None without any."""
+        """The place of the option's best replica among `which`; None without any.
+
+        Requests that only a lightly loaded replica can serve fill a profile's replicas from the
+        first one on, each as far as is comfortable; those that a full one can serve too, and
+        guests, fill them from the last one on. So the two part, and the border moves with their
+        demand. Where nothing is comfortable, and for a tenant whose error budget burns: the least
+        total time, and more of it in unlike company.
+        """
         if not self.has(option, which):
             return None
-        span = self.span(option)
+        span, own = self.span(option), math.log2(max(self.case.tpot_ms, 1e-6))
+        flags, unlike = which[span], self.columns.company[span] - min(own, option.fullest)
         first: int = span.start
-        return first + int(np.where(which[span], self._score(option, span), math.inf).argmin())
+        if self.document.pack > 0 and self.case.burn <= 1:
+            filled = (flags & self._comfortable(span) & (unlike > -LIKE)).tobytes()
+            last_first = option.guest or own >= option.fullest
+            at = filled.rfind(1) if last_first else filled.find(1)
+            if at >= 0:
+                return first + at
+        worse = 1 + self.document.group * np.abs(unlike)
+        return first + int(np.where(flags, self.prediction.e2e_ms[span] * worse, math.inf).argmin())
 
     def late(self) -> Flags:
         """Replicas that would take the request, but not in time, and have room for its kind."""
@@ -82,27 +94,12 @@ class Board(NamedTuple):
         """Replicas in time whose room is kept for others; one that spills may take it."""
         return self.in_time & self.full_of_guests & (self.columns.used <= 1)
 
-    def _score(self, option: Option, span: slice) -> Floats:
-        """Less for a better replica of an option.
-
-        Requests that only a lightly loaded replica can serve fill a profile's replicas from the
-        first one on, each as far as is comfortable; those that a full one can serve too, and
-        guests, fill them from the last one on. So the two part, and the border moves with their
-        demand. Where nothing is comfortable, and for a tenant whose error budget burns: the least
-        total time, and more of it in unlike company.
-        """
-        case, document, columns = self.case, self.document, self.columns
-        own = math.log2(max(case.tpot_ms, 1e-6))
-        unlike = columns.company[span] - min(own, option.fullest)
-        spread = FAR + self.prediction.e2e_ms[span] * (1 + document.group * np.abs(unlike))
-        if document.pack == 0 or case.burn > 1:
-            return spread
-        comfortable = (columns.prompts[span] <= document.spare) & (unlike > -LIKE)
+    def _comfortable(self, span: slice) -> Flags:
+        """Where the policy's confidence leaves enough of every target."""
+        comfortable: Flags = self.columns.prompts[span] <= self.document.spare
         for promised, _, high in self.promises:
-            comfortable &= high[span] <= document.pack * promised
-        places = np.arange(span.stop - span.start, dtype=np.float64)
-        last_first = option.guest or own >= option.fullest
-        return np.where(comfortable, -places if last_first else places, spread)
+            comfortable &= high[span] <= self.document.pack * promised
+        return comfortable
 
 
 def weigh(

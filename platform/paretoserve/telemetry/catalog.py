@@ -151,6 +151,11 @@ DECISIONS = Metric(
     "the verdict on the nearest replica of the tier's preferred profile.",
     (*_PLACED, Label.OUTCOME, Label.RULE, Label.REASON),
 )  # fmt: skip
+RULE_ERRORS = Metric(
+    "paretoserve.rule.errors", Kind.COUNTER, "{error}",
+    "Times that a rule of the policy did not apply because its condition had no value.",
+    (Label.RULE,),
+)  # fmt: skip
 HOLD = Metric(
     "paretoserve.hold.duration", Kind.HISTOGRAM, "s",
     "Time a request was held in the router for room. Outcomes: `placed`, `refused`, `left` (the "
@@ -292,8 +297,8 @@ CLIENT_TOKENS = Metric(
 )  # fmt: skip
 
 GATEWAY_METRICS = (
-    REQUEST_DURATION, TTFT, TPOT, REQUESTS, IN_FLIGHT, DECISIONS, HOLD, HELD, MOVES, ATTAINMENT,
-    QUEUE, TOKENS_TOTAL, DELTAS, GPU_SECONDS, SLA_ATTAINMENT, BUDGET_BURN, RUNNING, WAITING, KV_USED, KV_TOTAL, STEP,
+    REQUEST_DURATION, TTFT, TPOT, REQUESTS, IN_FLIGHT, DECISIONS, RULE_ERRORS, HOLD, HELD, MOVES,
+    ATTAINMENT, QUEUE, TOKENS_TOTAL, DELTAS, GPU_SECONDS, SLA_ATTAINMENT, BUDGET_BURN, RUNNING, WAITING, KV_USED, KV_TOTAL, STEP,
     ACCEPTANCE, STATE, RESERVATIONS, POLICY_INFO, POLICY_LOADED, POLICY_FAILURES, POLICY_ERROR,
     CANDIDATE_INFO, CANDIDATE_FAILURES, SHADOW_DECISIONS, SHADOW_EXPECTED, SHADOW_GPU_SECONDS,
     SHADOW_ATTAINED,

@@ -108,6 +108,7 @@ def encode(row: DecisionRow, weight: float, pseudonym: Callable[[str], str]) -> 
         "outcome": decision.outcome,
         "rule": decision.rule,
         "reason": decision.reason,
+        "rule_errors": decision.rule_errors,
         "propensity": decision.propensity,
         "chosen": None if decision.chosen is None else candidates.index(decision.chosen),
         "hold_s": decision.hold_s,
@@ -289,6 +290,7 @@ def _decision_of(value: Json, request: Request, replicas: Sequence[ReplicaState]
         hold_s=value["hold_s"],
         propensity=value["propensity"],
         in_contract=value["in_contract"],
+        rule_errors=tuple(value.get("rule_errors", ())),
     )
 
 

@@ -109,6 +109,8 @@ class RequestRecord:
             Label.REASON: preferred_verdict(decision),
         }
         self._instruments.record(catalog.DECISIONS, 1, {**self._placed, **labels})
+        for rule in decision.rule_errors:
+            self._instruments.record(catalog.RULE_ERRORS, 1, {Label.RULE: rule})
         self._note(decision)
 
     def held(self) -> None:

@@ -27,6 +27,7 @@ def decision_to_proto(decision: Decision) -> pb.Decision:
         hold_s=decision.hold_s,
         propensity=decision.propensity,
         in_contract=decision.in_contract,
+        rule_errors=decision.rule_errors,
     )
 
 
@@ -46,6 +47,7 @@ def decision_from_proto(message: pb.Decision) -> Decision:
         hold_s=message.hold_s if message.HasField("hold_s") else None,
         propensity=message.propensity,
         in_contract=message.in_contract,
+        rule_errors=tuple(message.rule_errors),
     )
 
 
@@ -70,6 +72,7 @@ def decision_to_dict(decision: Decision) -> dict[str, Any]:
         "retry_after_s": _finite(decision.retry_after_s),
         "hold_s": _finite(decision.hold_s),
         "propensity": decision.propensity,
+        "rule_errors": list(decision.rule_errors),
     }
 
 

@@ -95,6 +95,7 @@ def test_every_metric_of_a_gateway_is_rendered_with_its_type_unit_and_labels(
     moved = arrive(telemetry)
     moved.waited(250, "placed")
     moved.moved("late")
+    moved.decided(replace(DECISION, rule_errors=("a-rule",)))
     families = {
         family.name: family
         for family in text_string_to_metric_families(telemetry.render().decode())
@@ -170,6 +171,14 @@ def test_a_completed_request(telemetry: Telemetry) -> None:
     )
     assert value(telemetry, "paretoserve_gpu_seconds_total", tenant="acme", tier="premium") == 0.25
     assert value(telemetry, "paretoserve_requests_in_flight") == 0
+
+
+def test_rules_that_had_no_value_are_counted(telemetry: Telemetry) -> None:
+    record = arrive(telemetry)
+    for without_value in ((), ("long",), ("long", "trial")):
+        record.decided(replace(DECISION, rule_errors=without_value))
+    assert value(telemetry, "paretoserve_rule_errors_total", rule="long") == 2
+    assert value(telemetry, "paretoserve_rule_errors_total", rule="trial") == 1
 
 
 def test_attainment_of_each_target_and_of_all(telemetry: Telemetry) -> None:

@@ -19,8 +19,9 @@ CHOSEN = Candidate(
 )  # fmt: skip
 NONE = Candidate("max-throughput", "", Verdict.NO_REPLICA, "no replica", price=math.inf)
 PLACED = decided(
-    Outcome.PLACED, CHOSEN, NONE, targets=Targets(200.0, 20.0), propensity=0.995, in_contract=False
-)
+    Outcome.PLACED, CHOSEN, NONE, targets=Targets(200.0, 20.0), propensity=0.995, in_contract=False,
+    rule_errors=("a", "b"),
+)  # fmt: skip
 HELD = decided(Outcome.HELD, NONE, targets=Targets(e2e_ms=4000.0), hold_s=0.5)
 REJECTED = decided(Outcome.REJECTED, NONE, targets=Targets(ttft_ms=1.0), retry_after_s=0.0)
 

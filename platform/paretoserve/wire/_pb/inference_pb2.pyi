@@ -452,6 +452,7 @@ class Decision(_message.Message):
     HOLD_S_FIELD_NUMBER: _builtins.int
     PROPENSITY_FIELD_NUMBER: _builtins.int
     IN_CONTRACT_FIELD_NUMBER: _builtins.int
+    RULE_ERRORS_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     policy_version: _builtins.str
     tier: _builtins.str
@@ -474,6 +475,10 @@ class Decision(_message.Message):
     def candidates(self) -> _containers.RepeatedCompositeFieldContainer[Global___Candidate]: ...
     @_builtins.property
     def chosen(self) -> Global___Candidate: ...
+    @_builtins.property
+    def rule_errors(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """rules whose condition had no value, so that they did not apply"""
+
     def __init__(
         self,
         *,
@@ -490,10 +495,11 @@ class Decision(_message.Message):
         hold_s: _builtins.float | None = ...,
         propensity: _builtins.float = ...,
         in_contract: _builtins.bool = ...,
+        rule_errors: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_hold_s", b"_hold_s", "_retry_after_s", b"_retry_after_s", "chosen", b"chosen", "hold_s", b"hold_s", "retry_after_s", b"retry_after_s", "targets", b"targets"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_hold_s", b"_hold_s", "_retry_after_s", b"_retry_after_s", "candidates", b"candidates", "chosen", b"chosen", "hold_s", b"hold_s", "in_contract", b"in_contract", "outcome", b"outcome", "policy_version", b"policy_version", "propensity", b"propensity", "reason", b"reason", "request_id", b"request_id", "retry_after_s", b"retry_after_s", "rule", b"rule", "targets", b"targets", "tier", b"tier"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_hold_s", b"_hold_s", "_retry_after_s", b"_retry_after_s", "candidates", b"candidates", "chosen", b"chosen", "hold_s", b"hold_s", "in_contract", b"in_contract", "outcome", b"outcome", "policy_version", b"policy_version", "propensity", b"propensity", "reason", b"reason", "request_id", b"request_id", "retry_after_s", b"retry_after_s", "rule", b"rule", "rule_errors", b"rule_errors", "targets", b"targets", "tier", b"tier"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__hold_s: _TypeAlias = _typing.Literal["hold_s"]  # noqa: Y015
     _WhichOneofArgType__hold_s: _TypeAlias = _typing.Literal["_hold_s", b"_hold_s"]  # noqa: Y015

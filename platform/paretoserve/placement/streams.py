@@ -84,6 +84,11 @@ class Stream:
             self.leg.tokens += count
 
     @property
+    def ttft_ms(self) -> float | None:
+        """From its arrival to its first token, milliseconds; None before that."""
+        return 1000 * (self.first_at - self.arrived_at) if self.first_at is not None else None
+
+    @property
     def tpot_ms(self) -> float | None:
         """Mean gap between its tokens so far, milliseconds; None before the second one."""
         if self.first_at is None or self.last_at is None or self.tokens < 2:
@@ -114,11 +119,11 @@ class Stream:
 
     def end_target_ms(self, rest: float) -> float:
         """When it must end if `rest` tokens are to come, milliseconds after its arrival."""
-        if self.first_at is None or self.targets.tpot_ms == math.inf:
-            return self.targets.e2e_ms
-        first_ms = 1000 * (self.first_at - self.arrived_at)
+        first_ms, targets = self.ttft_ms, self.targets
+        if first_ms is None or targets.tpot_ms == math.inf:
+            return targets.e2e_ms
         gaps = max(self.tokens + rest - 1, 1.0)
-        return min(self.targets.e2e_ms, first_ms + self.targets.tpot_ms * gaps)
+        return min(targets.e2e_ms, first_ms + targets.tpot_ms * gaps)
 
 
 def threatened(
@@ -133,10 +138,13 @@ def threatened(
     One with a TPOT target, as soon as its mean is over it: the sooner it goes faster, the more
     tokens make up for the slow ones. One with only an end-to-end target at the last moment at
     which a long rest, `rest.output_tokens_high`, would still make it elsewhere: until then it may
-    end by itself, and costs less where it is.
+    end by itself, and costs less where it is. One whose first token was late has missed its promise
+    wherever it goes: room elsewhere is for those that have not.
     """
-    pace, targets = stream.tpot_ms, stream.targets
-    if pace is None or stream.tokens < escalation.least_tokens:
+    first_ms, pace, targets = stream.ttft_ms, stream.tpot_ms, stream.targets
+    if first_ms is None or pace is None or stream.tokens < escalation.least_tokens:
+        return False
+    if first_ms > targets.ttft_ms:
         return False
     if pace > targets.tpot_ms:
         return True

@@ -51,6 +51,10 @@ class Outlook(NamedTuple, Generic[Number]):
     drafts: Number
 
 
+_FACTORS = Outlook._fields.index("ttft_factor")
+"""Where the four factors begin."""
+
+
 def present_tpot_ms(profile: Profile, state: ReplicaState) -> float:
     """TPOT of what a replica holds now, by the bare curve, milliseconds."""
     batch = max(1, min(state.held, profile.limits.max_batch))
@@ -94,3 +98,9 @@ def outlook(
         load,
         1.0 if curve.acceptance_length > 1 else 0.0,
     )
+
+
+def relearned(known: Outlook[float], residuals: Residuals) -> Outlook[float]:
+    """What is known of a replica whose state is as it was, with other residuals."""
+    factors = residuals.at(known.load)
+    return Outlook._make((*known[:_FACTORS], *factors, *known[_FACTORS + len(factors) :]))

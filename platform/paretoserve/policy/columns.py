@@ -16,7 +16,7 @@ from paretoserve.domain.profile import Profile
 from paretoserve.domain.replica import ReplicaState, Snapshot
 from paretoserve.domain.residual import NO_RESIDUALS, Residuals
 from paretoserve.latency.curve import fullest_tpot_ms
-from paretoserve.latency.outlook import Floats, Outlook, outlook
+from paretoserve.latency.outlook import Floats, Outlook, outlook, relearned
 from paretoserve.policy.catalog import REPLICA_FILTERS
 from paretoserve.policy.protocols import Rejection
 
@@ -73,25 +73,24 @@ class Columnist:
 
     def of(self, snapshot: Snapshot) -> Columns:
         """The columns of a snapshot. Replicas of unknown profiles are left out."""
-        relearned = self._learn(snapshot.residuals)
+        profiles = self._learn(snapshot.residuals)
         changed = self._changed(snapshot.replicas)
         if changed is None:
             self._last = self._rebuilt(snapshot.replicas)
-        elif changed or relearned:
-            anew = [s for s in snapshot.replicas if s.profile in relearned] if relearned else []
-            self._last = self._updated(self._last, [*changed, *anew])
+        elif changed or profiles:
+            self._last = self._updated(self._last, changed, profiles)
         self._replicas = snapshot.replicas
         return self._last
 
     def _learn(self, residuals: Mapping[str, Residuals]) -> list[str]:
         """Take the residuals; the profiles whose own are not those of the last snapshot."""
-        known, relearned = self._residuals, []
+        known, others = self._residuals, []
         for name, before in known.items():
             now = residuals.get(name, NO_RESIDUALS)
             if now is not before:
                 known[name] = now
-                relearned.append(name)
-        return relearned
+                others.append(name)
+        return others
 
     def _changed(self, replicas: tuple[ReplicaState, ...]) -> list[ReplicaState] | None:
         """Replicas whose state has changed; None when they are others than before, or elsewhere."""
@@ -106,12 +105,21 @@ class Columnist:
                 changed.append(new)
         return changed
 
-    def _updated(self, last: Columns, changed: Iterable[ReplicaState]) -> Columns:
+    def _updated(
+        self, last: Columns, changed: Iterable[ReplicaState], profiles: Iterable[str]
+    ) -> Columns:
+        """`changed` replicas have another state, those of `profiles` other residuals."""
         states, rejections, table = list(last.states), list(last.rejections), last.table.copy()
+        for name in profiles:
+            span, residuals = last.spans.get(name, slice(0, 0)), self._residuals[name]
+            for place in range(span.start, span.stop):
+                known = Outlook(*table[:_OUTLOOK, place].tolist())
+                row = self._row(states[place], relearned(known, residuals))
+                rejections[place], table[:, place] = row
         for state in changed:
             place = self._places[state.replica_id]
             states[place] = state
-            rejections[place], table[:, place] = self._row(state)
+            rejections[place], table[:, place] = self._row(state, self._outlook(state))
         return _columns(tuple(states), tuple(rejections), last.spans, table)
 
     def _rebuilt(self, replicas: Iterable[ReplicaState]) -> Columns:
@@ -123,15 +131,16 @@ class Columnist:
             end = begin + sum(1 for _ in group)
             spans[name] = slice(begin, end)
             begin = end
-        rows = [self._row(state) for state in known]
+        rows = [self._row(state, self._outlook(state)) for state in known]
         table = np.array([figures for _, figures in rows], dtype=np.float64).reshape(-1, _WIDTH).T
         rejections = tuple(rejection for rejection, _ in rows)
         return _columns(tuple(known), rejections, spans, np.ascontiguousarray(table))
 
-    def _row(self, state: ReplicaState) -> Row:
-        name = state.profile
-        profile, fullest = self._profiles[name], self._fullest[name]
-        ahead = outlook(profile, state, self._residuals[name])
+    def _outlook(self, state: ReplicaState) -> Outlook[float]:
+        return outlook(self._profiles[state.profile], state, self._residuals[state.profile])
+
+    def _row(self, state: ReplicaState, ahead: Outlook[float]) -> Row:
+        profile, fullest = self._profiles[state.profile], self._fullest[state.profile]
         rejection = None
         for rule in REPLICA_FILTERS:
             if (rejection := rule(self._document, profile, state, ahead)) is not None:

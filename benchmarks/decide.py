@@ -2,8 +2,9 @@
 
 4 profiles, and fleets of 4 and of 64 replicas, each with and without four rules, that take turns
 (A B C D A B ...). After every decision one replica has another load, as a reservation causes, and
-now and then what has been learned of one profile's latency changes. One core. Told are the median
-and the 99th percentile of `decide`, and of `decide` with its whole explanation read as text.
+now and then what has been learned of one profile's latency changes. Told are the median and the
+99th percentile of `decide`, and of `decide` with its whole explanation read as text. Times are the
+thread's own on its core, so that other processes of the machine do not count.
 """
 
 from __future__ import annotations

@@ -1,0 +1,144 @@
+"""Which of a profile's replicas is the best for a request."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from tests.support.routing import (
+    ACME,
+    BY_NAME,
+    NOW,
+    PROFILES,
+    TIERS,
+    document,
+    fleet,
+    policy,
+    request,
+    state,
+)
+
+from paretoserve.domain.decision import Decision
+from paretoserve.domain.estimate import Estimate
+from paretoserve.domain.replica import ReplicaState
+from paretoserve.domain.request import Request
+from paretoserve.policy.columns import Columnist
+from paretoserve.policy.options import Option, PriceList, targets_of, tolerable_tpot_ms
+from paretoserve.policy.protocols import Case
+from paretoserve.policy.weigh import Board, weigh
+
+SHORT = Estimate(20, 40)
+
+
+def decide(asked: Request, *states: ReplicaState, burn: float = 0.0, **parameters: Any) -> Decision:
+    snapshot = fleet(*states, burn={("acme", asked.tier): burn})
+    return policy(**parameters).decide(asked, ACME, snapshot, NOW)
+
+
+def chosen(asked: Request, *states: ReplicaState, burn: float = 0.0, **parameters: Any) -> str:
+    decision = decide(asked, *states, burn=burn, **parameters)
+    assert decision.chosen is not None, decision.reason
+    return decision.chosen.replica_id
+
+
+TIGHT = request("strict")
+LOOSE = request("standard", estimate=SHORT)
+GUEST = request("agent", e2e_ms=300.0, estimate=SHORT)
+"""Fast enough only on the fast profile, which others need."""
+
+
+def test_tight_requests_fill_replicas_from_the_first_one_on() -> None:
+    assert chosen(TIGHT, state("fast-0"), state("fast-1"), state("fast-2")) == "fast-0"
+    light = state("fast-0", running=4, tightest_tpot_ms=2.0)
+    assert chosen(TIGHT, light, state("fast-1")) == "fast-0"
+
+
+def test_as_far_as_is_comfortable() -> None:
+    """At 80% of the promise, 1.6 ms, a fast replica is filled so far."""
+    filled = state("fast-0", running=12, tightest_tpot_ms=2.0)
+    assert chosen(TIGHT, filled, state("fast-1")) == "fast-1"
+    assert chosen(TIGHT, filled, state("fast-1"), pack=1.0) == "fast-0"
+
+
+def test_loose_requests_and_guests_fill_them_from_the_last_one_on() -> None:
+    assert chosen(LOOSE, state("wide-0"), state("wide-1"), state("wide-2")) == "wide-2"
+    assert chosen(GUEST, state("fast-0"), state("fast-1"), state("fast-2")) == "fast-2"
+
+
+def test_loose_requests_keep_out_of_tight_company_while_there_is_room_elsewhere() -> None:
+    tight = state("wide-1", running=4, tightest_tpot_ms=10.0)
+    assert chosen(LOOSE, state("wide-0", running=4), tight, group=5) == "wide-0"
+
+
+def test_where_nothing_is_comfortable_the_soonest_done_is_the_best() -> None:
+    """None of both is below 80% of the promise."""
+    states = (state("fast-0", running=15), state("fast-1", running=12))
+    assert chosen(TIGHT, *states) == "fast-1"
+
+
+@pytest.mark.parametrize(
+    ("why", "how"), [("nothing is packed", {"pack": 0.0}), ("the budget burns", {"burn": 2.0})]
+)
+def test_requests_are_spread_where(why: str, how: dict[str, float]) -> None:
+    states = (state("fast-0", running=4), state("fast-1"))
+    assert chosen(TIGHT, *states) == "fast-0"
+    assert chosen(TIGHT, *states, **how) == "fast-1", why
+
+
+def test_equal_replicas_are_told_apart_by_name() -> None:
+    states = [state(f"fast-{number}") for number in range(4)]
+    assert len({chosen(TIGHT, *turned, pack=0.0) for turned in (states, states[::-1])}) == 1
+
+
+def test_a_replica_that_holds_a_prefix_is_sooner_done() -> None:
+    asked = request("strict", prompt_tokens=3000, cached=(("fast-1", 2900),))
+    states = (state("fast-0"), state("fast-1"))
+    assert chosen(asked, *states, pack=0.0) == "fast-1"
+    assert chosen(asked, *states, pack=0.0, affinity=False) == "fast-0"
+
+
+def board(asked: Request, *states: ReplicaState) -> tuple[Board, dict[str, Option]]:
+    """What is weighed where both profiles are options."""
+    profiles = {profile.name: profile for profile in PROFILES}
+    prices = PriceList(TIERS, profiles)
+    tier = BY_NAME[asked.tier]
+    targets = targets_of(asked, tier)
+    tpot_ms = tolerable_tpot_ms(targets, asked.estimate, asked.waited_ms)
+    case = Case(asked, ACME, tier, targets, tpot_ms, 0.0, NOW)
+    options = {
+        name: Option(profiles[name], 1.0, prices.fullest(name), prices.guest(name, tier), None)
+        for name in tier.profiles
+    }
+    needed = {name: prices.needed_tpot_ms(name) for name in profiles}
+    columns = Columnist(document(), profiles, needed).of(fleet(*states))
+    return weigh(case, document(), list(options.values()), columns), options
+
+
+def test_the_flags_are_nested() -> None:
+    """Places: an idle one, one that is late, a full one, one whose rest is kept, an idle wide one."""
+    weighed, options = board(
+        LOOSE,
+        state("fast-0"),
+        state("fast-1", waiting_tokens=150_000),
+        state("fast-2", running=32),
+        state("fast-3", running=12),
+        state("wide-0"),
+    )
+    assert weighed.open.tolist() == [True, True, False, True, True]
+    assert weighed.in_time.tolist() == [True, False, False, True, True]
+    assert weighed.full_of_guests.tolist() == [False, False, True, True, False]
+    assert weighed.timely.tolist() == [True, False, False, False, True]
+    assert weighed.late().tolist() == [False, True, False, False, False]
+    assert weighed.reserved().tolist() == [False, False, False, True, False]
+    assert (weighed.span(options["fast"]), weighed.span(options["wide"])) == (
+        slice(0, 4),
+        slice(4, 5),
+    )
+
+
+def test_the_best_of_none_is_none() -> None:
+    weighed, options = board(LOOSE, state("fast-0", running=32), state("wide-0"))
+    assert weighed.best(options["fast"], weighed.timely) is None
+    assert weighed.best(options["wide"], weighed.timely) == 1
+    gone, options = board(LOOSE, state("wide-0"))
+    assert gone.best(options["fast"], gone.timely) is None

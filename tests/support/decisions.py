@@ -127,7 +127,9 @@ class Draws:
 
 
 def document(version: str = "v1", **parameters: object) -> PolicyDocument:
-    return PolicyDocument.model_validate({"version": version, "explore": 0.2, "reserve": 0.0, **parameters})
+    return PolicyDocument.model_validate(
+        {"version": version, "explore": 0.2, "reserve": 0.0, **parameters}
+    )
 
 
 def policy(

@@ -50,7 +50,8 @@ def figure(
             halves[name] = _half(sums)
     by = max(halves, key=lambda name: halves[name])
     low, high = bounds
-    return Figure(value, max(value - halves[by], low), min(value + halves[by], high), by)
+    least, most = (min(max(end, low), high) for end in (value - halves[by], value + halves[by]))
+    return Figure(value, least, most, by)
 
 
 def student_t(freedom: int) -> float:

@@ -14,6 +14,7 @@ import random
 import statistics
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import NamedTuple
 
 from paretoserve.domain.decision import Decision
@@ -85,7 +86,7 @@ class World:
         """`count` decisions to be made."""
         for number in range(count):
             request, snapshot = self._request(number), self._snapshot(number)
-            yield lambda r=request, s=snapshot: policy.decide(r, TENANT, s, 0.0)
+            yield partial(policy.decide, request, TENANT, snapshot, 0.0)
 
     def _snapshot(self, number: int) -> Snapshot:
         draw, states = self._draw, self._states
@@ -169,8 +170,8 @@ def main() -> None:
     for _ in range(options.rounds):
         for world, policy, into in figures.values():
             measure(world, policy, options.decisions, into)
-    for (replicas, rules), (_, _, taken) in figures.items():
-        print(f"{replicas:2d} replicas, {rules} rules: decide {told(taken.decided)};", end=" ")
+    for (replicas, ruled), (_, _, taken) in figures.items():
+        print(f"{replicas:2d} replicas, {ruled} rules: decide {told(taken.decided)};", end=" ")
         print(f"and read it all {told(taken.explained)}")
 
 

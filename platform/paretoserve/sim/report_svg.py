@@ -149,7 +149,7 @@ def bars(
 def _round_step(span: float) -> float:
     """A step of 1, 2 or 5 times a power of ten that gives four to nine ticks."""
     rough = span / 5
-    power = 10 ** math.floor(math.log10(rough))
+    power = 10.0 ** math.floor(math.log10(rough))
     return next(power * step for step in (1, 2, 5, 10) if power * step >= rough - 1e-12)
 
 

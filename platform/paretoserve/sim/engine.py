@@ -115,6 +115,11 @@ class ModelledEngine:
             if sequence.step >= 0:
                 yield request_id, sequence.produced(step)
 
+    def stepped_at(self, now: float) -> float:
+        """When the last step that is done by `now` ended: the time of what `progress` tells."""
+        steps = self._steps
+        return steps.end_of(steps.done_by(now)) if steps is not None else min(self._at, now)
+
     def load(self, now: float, owner: int | None = None) -> Share:
         """What it holds at `now`, of one router's or, without an owner, of all."""
         load, steps = self._all if owner is None else self._by_owner[owner], self._steps

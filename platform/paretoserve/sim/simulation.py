@@ -1,8 +1,9 @@
 """Playing a world: events between the gateway's own router and modelled replicas.
 
 A router is told of a first and a last token when they come, and of the tokens between on every
-beat. When it moves a stream, what the stream has had is what the router was told of: tokens since
-the last beat are made again by the next replica, so that none is lost or doubled.
+beat, with the time at which the last of them came. When it moves a stream, what the stream has had
+is what the router was told of: tokens since the last beat are made again by the next replica, so
+that none is lost or doubled.
 """
 
 from __future__ import annotations
@@ -29,7 +30,9 @@ from paretoserve.sim.workload import Arrival
 from paretoserve.sim.world import World, replica_ids
 
 BEAT_S = 0.05
-"""How often routers hear of progress and look at what they hold or may move."""
+"""How often routers hear of progress and look at what they may move."""
+LOOK_S = 0.02
+"""How often routers look at what they hold: as often as the gateway does."""
 TICK_GAP_S = 0.005
 """A router that holds requests looks again when a stream has ended, but not more often than this."""
 GRACE_S = 600.0
@@ -88,16 +91,18 @@ class _Simulation:
                 loop.at(phases.random() * world.telemetry_s, self._report, port)
         Faults(world, loop, self._replicas, self.ports, streams=self)
         loop.at(BEAT_S, self._beat)
+        loop.at(LOOK_S, self._look)
         self._expect_next()
         loop.run(world.workload.duration_s + GRACE_S, self._is_over)
 
     def tell(self, replica: Replica) -> None:
         """Tell the routers what their streams on a replica have had by now."""
         now, legs = self.loop.now, self._legs
+        made_at = replica.engine.stepped_at(now)
         for leg_id, made in replica.engine.progress(now):
             stream = legs.get(leg_id)
             if stream is not None:
-                stream.tell(stream.before + made - stream.told, now)
+                stream.tell(stream.before + made - stream.told, made_at)
 
     def fail(self, leg_id: str) -> None:
         """A leg's replica cannot serve it: its router says what becomes of the stream."""
@@ -234,6 +239,12 @@ class _Simulation:
             if port.router.restless:
                 self._tick_at(port, self.loop.now)
         self.loop.at(self.loop.now + BEAT_S, self._beat)
+
+    def _look(self) -> None:
+        for port in self.ports:
+            if port.router.held:
+                self._tick_at(port, self.loop.now)
+        self.loop.at(self.loop.now + LOOK_S, self._look)
 
     def _tick_at(self, port: Port, at: float) -> None:
         if at < port.tick_at:

@@ -45,6 +45,7 @@ def test_progress_is_known_at_any_time() -> None:
     assert [engine.produced("r", ms / 1000 + 1e-6) for ms in (0, 1, 5, 8)] == [1, 2, 6, 9]
     assert dict(engine.progress(0.0051)) == {"r": 6}
     assert engine.produced("someone else", 0.0) == 0
+    assert engine.stepped_at(0.0057) == pytest.approx(0.005)
 
 
 def test_a_slower_engine_takes_so_much_longer() -> None:

@@ -203,6 +203,15 @@ def test_streams_that_would_be_late_are_moved_to_the_faster_profile() -> None:
     assert {record.first_profile for record in moved} == {"wide"}
 
 
+@pytest.mark.parametrize("at_s", [0.001, 0.012, 0.023, 0.034, 0.045])
+def test_a_stream_that_is_just_in_time_stays_whenever_it_is_looked_at(at_s: float) -> None:
+    """Its tokens count from when they came, not from the beat that tells of them."""
+    workload = workload_of(arrival(at_s=at_s))
+    record = simulate(simulated_world(workload, slowdown={"wide": 24.5 / 6.25})).records[0]
+    assert record.tpot_ms == pytest.approx(24.5, rel=0.01)
+    assert (record.profile, record.moves) == ("wide", 0)
+
+
 def test_an_engine_that_refuses_is_tried_no_more() -> None:
     """Two routers that hear of nothing fill a queue that the engine bounds."""
     small = simulated_profile(

@@ -10,7 +10,7 @@ from tests.support.routing import NOW, document, profile, request, state, tenant
 
 from paretoserve.domain.decision import Outcome
 from paretoserve.domain.errors import QuotaExceeded, Saturated
-from paretoserve.domain.profile import Profile
+from paretoserve.domain.profile import Capabilities, Profile
 from paretoserve.domain.replica import Health, ReplicaState
 from paretoserve.domain.tenant import Contract, Quota
 from paretoserve.domain.tier import Tier
@@ -226,6 +226,17 @@ def test_what_exceeds_a_contract_is_served_at_the_fallback_and_says_so() -> None
     assert later.request.in_contract
 
 
+def test_what_exceeds_a_contract_uses_nothing_of_the_fallbacks_own() -> None:
+    rate = Contract(gpu_seconds_per_s=0.1, burst_s=1)
+    world, bound = World(), tenant("acme", contracts={"premium": rate, "standard": rate})
+    answers = [
+        world.arrive(tier, tier + number, of=bound)
+        for tier, number in (("premium", "1"), ("premium", "2"), ("standard", "1"))
+    ]
+    assert all(isinstance(answer, Placed) for answer in answers)
+    assert [answer.request.in_contract for answer in answers] == [True, False, True]
+
+
 def test_without_a_fallback_it_is_refused() -> None:
     world, bound = World(), tenant("acme", contracts=SMALL)
     world.arrive("strict", "a", of=bound)
@@ -326,15 +337,37 @@ def test_tenants_of_a_tier_take_turns() -> None:
     assert "globex" in turns[:2]
 
 
-def test_one_tenant_that_cannot_wait_is_not_blocked_by_another_tier() -> None:
-    """The head of a tier finds no room; the next tier is asked all the same."""
-    world = World(state("wide-0"))
-    world.arrive("strict", "held")
-    world.arrive("standard", "a")
-    assert world.router.held == 1
-    world.router.observe(state("fast-0"))
+def test_what_was_expected_of_a_request_is_corrected_by_what_it_took() -> None:
+    """Both tenants were given as much, it seemed; but globex's request was short."""
+    world = World()
+    world.arrive("strict", "a")
+    world.arrive("strict", "g", of=GLOBEX)
+    world.arrive("strict", "acme's next")
+    world.arrive("strict", "globex's next", of=GLOBEX)
+    world.finish("a", NOW + 0.01, got=2000)
+    world.finish("g", NOW + 0.01, got=1)
+    assert [a.request.tenant for a in world.router.tick(NOW + 0.01)] == ["globex", "acme"]
+
+
+def test_a_tier_that_finds_no_room_blocks_no_other() -> None:
+    world = World(state("wide-0", health=Health.DRAINING))
+    world.arrive("strict", "high")
+    world.arrive("standard", "low")
+    assert world.router.held == 2
+    world.router.observe(state("wide-0"))
     (placed,) = world.router.tick(NOW + 0.01)
-    assert placed.request.request_id == "held"
+    assert placed.request.request_id == "low"
+
+
+def test_who_has_queued_for_long_is_decided_on_its_own() -> None:
+    """Acme's request waits for a profile that can do penalties; globex's comes after it."""
+    plain = FAST.model_copy(update={"capabilities": Capabilities(penalties=False)})
+    world = World(state("fast-0"), profiles=(plain, WIDE))
+    world.arrive("standard", "first", penalized=True)
+    assert isinstance(world.arrive("standard", "second", of=GLOBEX), Held)
+    assert world.router.tick(NOW + 0.6) == []
+    (placed,) = world.router.tick(NOW + 0.7)
+    assert placed.request.request_id == "second"
 
 
 def test_a_full_room_gives_up_the_least_important() -> None:

@@ -123,6 +123,10 @@ def test_patience_can_be_made_longer() -> None:
 LATE = request("standard", estimate=SHORT)
 SPILLABLE = state("fast-0", running=11, tightest_tpot_ms=2.0)
 """Guests leave the rest to others, but there is a rest."""
+USED_UP = state("fast-0", running=20)
+"""In time for those who come as guests; for those who need it there is nothing left."""
+QUEUEING = state("fast-0", running=12, waiting_tokens=300_000)
+"""Late, and guests leave the rest to others."""
 
 
 @pytest.mark.parametrize(
@@ -134,6 +138,8 @@ SPILLABLE = state("fast-0", running=11, tightest_tpot_ms=2.0)
         (("shed",), (SPILLABLE, BUSY_WIDE), Outcome.REJECTED, "shed"),
         (("spill", "shed"), (FULL_FAST, BUSY_WIDE), Outcome.REJECTED, "shed"),
         (("spill", "degrade"), (FULL_FAST,), Outcome.REJECTED, "full"),
+        (("spill", "degrade"), (USED_UP,), Outcome.REJECTED, "full"),
+        (("degrade",), (QUEUEING,), Outcome.REJECTED, "full"),
         (("spill",), (FULL_FAST, BUSY_WIDE), Outcome.REJECTED, "full"),
     ],
 )

@@ -115,24 +115,24 @@ def board(asked: Request, *states: ReplicaState) -> tuple[Board, dict[str, Optio
 
 
 def test_the_flags_are_nested() -> None:
-    """Places: an idle one, one that is late, a full one, one whose rest is kept, an idle wide one."""
     weighed, options = board(
         LOOSE,
         state("fast-0"),
-        state("fast-1", waiting_tokens=150_000),
-        state("fast-2", running=32),
-        state("fast-3", running=12),
+        state("fast-1", waiting_tokens=150_000),  # late
+        state("fast-2", running=32),  # full
+        state("fast-3", running=12),  # its rest is kept
+        state("fast-4", observed_at=NOW - 60),  # silent
         state("wide-0"),
     )
-    assert weighed.open.tolist() == [True, True, False, True, True]
-    assert weighed.in_time.tolist() == [True, False, False, True, True]
-    assert weighed.full_of_guests.tolist() == [False, False, True, True, False]
-    assert weighed.timely.tolist() == [True, False, False, False, True]
-    assert weighed.late().tolist() == [False, True, False, False, False]
-    assert weighed.reserved().tolist() == [False, False, False, True, False]
+    assert weighed.open.tolist() == [True, True, False, True, False, True]
+    assert weighed.in_time.tolist() == [True, False, False, True, False, True]
+    assert weighed.full_of_guests.tolist() == [False, False, True, True, False, False]
+    assert weighed.timely.tolist() == [True, False, False, False, False, True]
+    assert weighed.late().tolist() == [False, True, False, False, False, False]
+    assert weighed.reserved().tolist() == [False, False, False, True, False, False]
     assert (weighed.span(options["fast"]), weighed.span(options["wide"])) == (
-        slice(0, 4),
-        slice(4, 5),
+        slice(0, 5),
+        slice(5, 6),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import pytest
@@ -13,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from tests.support.routing import document, profile, state, tenant
 
 from paretoserve.domain.decision import Outcome
-from paretoserve.domain.errors import QuotaExceeded, Saturated
+from paretoserve.domain.errors import QuotaExceeded, Saturated, Unavailable
 from paretoserve.domain.replica import Health
 from paretoserve.domain.request import Request
 from paretoserve.domain.tenant import Contract, Quota
@@ -53,6 +54,10 @@ LONGEST_WAIT_S = 60.0
 ROOM = 3
 
 
+def policy_of(tiers: Iterable[Tier]) -> Policy:
+    return Policy(document(explore=0.1), tiers, PROFILES)
+
+
 @dataclass
 class Asked:
     """One request as its client and its replica see it."""
@@ -67,6 +72,8 @@ class Asked:
     ran: bool = False
     charged: float = 0.0
     served: str = ""
+    gone: bool = False
+    """Whether its tier was taken away since it came."""
     ticket_prompt: int = 0
 
 
@@ -84,9 +91,9 @@ class RouterMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.fleet, self.ledger, self.now = Fleet(), Ledger(), 1000.0
-        policy = Policy(document(explore=0.1), TIERS, PROFILES)
+        self.offered = set(BY_NAME)
         self.router = Router(
-            policy, TIERS, PROFILES, fleet=self.fleet, ledger=self.ledger, tickets=ISSUER
+            policy_of(TIERS), TIERS, PROFILES, fleet=self.fleet, ledger=self.ledger, tickets=ISSUER
         )
         self.router._room = WaitingRoom(self.router._fairness, ROOM)
         self.live: dict[str, Asked] = {}
@@ -137,6 +144,14 @@ class RouterMachine(RuleBasedStateMachine):
         self.known.discard(name)
         self.lives[name] += 1
 
+    @rule(gone=st.sampled_from((None, None, "agent", "batch")))
+    def documents_change(self, gone: str | None) -> None:
+        tiers = [tier for tier in TIERS if tier.name != gone]
+        self.offered = {tier.name for tier in tiers}
+        for asked in self.live.values():
+            asked.gone = asked.gone or asked.served == gone
+        self.router.reconfigure(policy_of(tiers), tiers, PROFILES)
+
     # What clients do
 
     @rule(
@@ -149,7 +164,7 @@ class RouterMachine(RuleBasedStateMachine):
     def arrive(self, number: int, of: str, tier: str, prompt: int, most: int) -> None:
         request_id = f"r{number}"
         request = Request(request_id, "m", of, tier, prompt, most, blocks=(1, 2))
-        if request_id in self.untold():
+        if request_id in self.untold() or tier not in self.offered:
             return
         if request_id in self.live:
             with pytest.raises(ValueError, match="arrived already"):
@@ -226,6 +241,8 @@ class RouterMachine(RuleBasedStateMachine):
 
     @rule(of=st.sampled_from(sorted(TENANTS)), tier=st.sampled_from(sorted(BY_NAME)))
     def explain(self, of: str, tier: str) -> None:
+        if tier not in self.offered:
+            return
         request = Request("asked", "m", of, tier, 100, 100)
         assert self.router.explain(request, TENANTS[of], self.now).request_id == "asked"
 
@@ -278,7 +295,8 @@ class RouterMachine(RuleBasedStateMachine):
             assert answer.decision.outcome is Outcome.REJECTED
             assert (answer.decision.retry_after_s or 0) > 0
         else:
-            assert isinstance(answer.error, (QuotaExceeded, Saturated))
+            allowed = (QuotaExceeded, Saturated, *([Unavailable] if asked.gone else []))
+            assert isinstance(answer.error, allowed)
         self.end(asked.request.request_id, asked.charged)
 
     def placed(self, answer: Placed, asked: Asked) -> None:

@@ -85,7 +85,7 @@ def test_a_demo_writes_what_it_documents_and_leaves_nothing_running(demo: Demo) 
     check_figures(results)
     assert (demo.out / "frontier.png").stat().st_size > 10_000
     assert "<svg" in (demo.out / "frontier.svg").read_text()
-    assert (demo.out / "decisions.txt").read_text().count("targets:") == 3
+    assert (demo.out / "decisions.txt").read_text().count("; policy ") == 3
     for text in ("EMULATED", "QUICK", "Did the choice matter?", "in force; the executors run on"):
         assert text in said
 

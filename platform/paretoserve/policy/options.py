@@ -139,12 +139,15 @@ class PriceList:
         return Rate(price(1, 0), price(0, 1))
 
     def _needs(self, tier: Tier, name: str) -> bool:
-        """Whether no profile that is cheaper when full meets the tier's TPOT, though one exists."""
-        target = tier.targets.tpot_ms
+        """Whether no profile of its model that is cheaper when full meets the tier's TPOT, though
+        one exists.
+        """
+        target, model = tier.targets.tpot_ms, self._profiles[name].model
         if name not in tier.profiles or self.price(name, target, 0, 1) == math.inf:
             return False
         full = self.price(name, math.inf, 0, 1)
-        cheaper = [other for other in self._profiles if self.price(other, math.inf, 0, 1) < full]
+        others = [other for other, found in self._profiles.items() if found.model == model]
+        cheaper = [other for other in others if self.price(other, math.inf, 0, 1) < full]
         meets = [
             o for o in cheaper if o in tier.profiles and self.price(o, target, 0, 1) < math.inf
         ]

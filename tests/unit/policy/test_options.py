@@ -124,3 +124,13 @@ def test_what_is_too_slow_has_no_price_however_little_is_asked_for(
     prompt: int, output: int
 ) -> None:
     assert prices().price("wide", 2.0, prompt, output) == math.inf
+
+
+def test_another_models_profiles_are_no_way_out_and_no_reason() -> None:
+    """One model has a single profile; that another's is cheaper makes nobody a guest in it."""
+    small = WIDE.model_copy(update={"name": "small", "model": "other", "gpus": 1})
+    either = Tier(name="either", ttft_ms=1000, tpot_ms=25, profiles=("fast", "small"))
+    only = Tier(name="only", ttft_ms=300, tpot_ms=2, profiles=("fast",))
+    found = prices((either, only), (FAST, small))
+    assert not found.guest("fast", either)
+    assert found.needed_tpot_ms("fast") == math.inf

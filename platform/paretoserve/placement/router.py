@@ -474,7 +474,8 @@ class Router:
         decision = self._policy.decide(probe, stream.tenant, self.snapshot(now), now)
         if decision.outcome not in (Outcome.PLACED, Outcome.SPILLED):
             return None
-        used = Usage(leg.ticket.prompt_tokens, leg.tokens)
+        prompt = leg.ticket.prompt_tokens
+        used = Usage(prompt, leg.tokens, cached_tokens=prompt - leg.uncached)
         self._end_leg(stream, self._leg_cost(stream, used), now)
         stream.moves += 1
         stream.request = request

@@ -19,6 +19,7 @@ from paretoserve.latency.cost import gpu_seconds
 from paretoserve.ledger.attainment import HOUR_S, Attainment
 from paretoserve.ledger.ledger import Ledger
 from paretoserve.placement.fleet import Fleet
+from paretoserve.placement.prefixes import BLOCK_TOKENS
 from paretoserve.placement.router import (
     LOOK_EVERY_S,
     MOST_MOVES,
@@ -540,6 +541,19 @@ def test_a_stream_that_is_late_is_moved_with_all_it_has() -> None:
     assert world.ledger.spent("acme") == cost
     assert world.met("standard") == (1, 1)  # 30 tokens in 0.48 s
     assert world.is_empty()
+
+
+def test_what_was_cached_where_it_began_is_not_charged() -> None:
+    world = World(state("fast-0"), state("wide-0", kv_total_tokens=100_000))
+    blocks = {"blocks": (1, 2), "prompt_tokens": 2 * BLOCK_TOKENS + 10}
+    world.arrive("standard", "before", **blocks)
+    world.finish("before")
+    world.arrive("standard", "r", max_tokens=400, **blocks)
+    (moved,) = world.router.tick(world.stream("r", pace_ms=50, tokens=10, begin=NOW + 0.1))
+    assert moved.ticket.replica_id == "fast-0"
+    assert world.router.charged("r") == gpu_seconds(
+        WIDE, batch=1, prompt_tokens=10, completion_tokens=10
+    )
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from paretoserve.domain.policy import PolicyDocument
 from paretoserve.domain.profile import Profile
 from paretoserve.domain.replica import Snapshot
 from paretoserve.domain.request import Request
+from paretoserve.domain.residual import NO_RESIDUALS
 from paretoserve.domain.tenant import Tenant
 from paretoserve.domain.tier import Tier
 from paretoserve.policy.catalog import PROFILE_FILTERS
@@ -62,7 +63,7 @@ class Policy:
         """
         case = self._case(request, tenant, snapshot, now)
         directives = self._rulebook.apply(case, snapshot)
-        options = self._options(case, directives)
+        options = self._options(case, directives, snapshot)
         board = weigh(case, self.document, options, self._columnist.of(snapshot))
         choice = choose(board)
         by = ruling(board, choice) if directives.profiles else None
@@ -90,7 +91,7 @@ class Policy:
         burn = snapshot.burn.get((tenant.name, tier.name), 0.0)
         return Case(request, tenant, tier, targets, tpot_ms, burn, now)
 
-    def _options(self, case: Case, directives: Directives) -> list[Option]:
+    def _options(self, case: Case, directives: Directives, snapshot: Snapshot) -> list[Option]:
         """The tier's profiles, the one to be preferred first."""
         request, tier, found = case.request, case.tier, []
         output, acceptance = request.estimate.output_tokens, request.estimate.acceptance
@@ -103,8 +104,19 @@ class Policy:
                 price *= 1 + self.document.switch_cost
             rejection = _rejection(case, profile, said)
             found.append(Option(profile, price, offer.fullest, offer.guest, rejection, said))
+        if all(option.guest or _found_too_slow(option, case, snapshot) for option in found):
+            found = [option._replace(guest=False) for option in found]
         found.sort(key=lambda option: (option.said.rank, option.price))
         return found
+
+
+def _found_too_slow(option: Option, case: Case, snapshot: Snapshot) -> bool:
+    """Whether a profile that would do by its curve was found not to, even when idle. With nowhere
+    else to go a request is no guest anywhere.
+    """
+    learned = snapshot.residuals.get(option.profile.name, NO_RESIDUALS)
+    idle_ms = option.profile.curve.points[0].tpot_ms
+    return idle_ms <= case.tpot_ms < idle_ms * learned.at(0.0).tpot
 
 
 def _rejection(case: Case, profile: Profile, said: Said) -> Rejection | None:

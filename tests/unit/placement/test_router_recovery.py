@@ -107,6 +107,18 @@ def test_it_takes_no_more_of_what_it_cannot_serve() -> None:
     assert share_of("wide", of(half_as_fast(), "batch", LEARNT_S)) > 0.95
 
 
+@pytest.mark.parametrize("tier", [tier.name for tier in TIERS])
+def test_where_it_needs_what_is_kept_for_others_it_gets_it(tier: str) -> None:
+    """By the wide profile's curve the tier is a guest in the fast one; in truth it needs it."""
+    best = attained(of(knowing(80, 25), tier, LEARNT_S))
+    assert attained(of(crowded(), tier, LEARNT_S)) >= best - 0.03
+
+
+@cache
+def crowded() -> Sequence[Record]:
+    return played(80, 25, slowdown={"wide": 2.0})
+
+
 @cache
 def slow_for_a_while() -> Sequence[Record]:
     faults = [

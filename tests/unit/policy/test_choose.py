@@ -179,6 +179,24 @@ def test_what_runs_leaves_for_nothing_but_a_sure_place() -> None:
     assert decide(running, state("fast-0")).rule == "confident"
 
 
+# Guests
+
+
+@pytest.mark.parametrize(
+    ("why", "learned", "guest"),
+    [
+        ("the cheaper profile will do", {}, True),
+        ("it was found slower, but not too slow", {"wide": residuals(tpot=2.0)}, True),
+        ("it was found too slow even when idle", {"wide": residuals(tpot=5.0)}, False),
+    ],
+)
+def test_a_request_is_a_guest_where_it_could_go_elsewhere(
+    why: str, learned: dict[str, Residuals], guest: bool
+) -> None:
+    decision = decide(LATE, state("fast-0"), state("wide-0"), **learned)
+    assert {c.profile: c.guest for c in decision.candidates}["fast"] == guest, why
+
+
 # Exploration
 
 

@@ -56,11 +56,13 @@ def waiting(draw: random.Random, held: int) -> Step:
 
     def add(number: int) -> None:
         tenant, now = f"t{draw.randrange(TENANTS)}", number / 300
-        room.add(Waiting(f"r{number}", "batch", tenant, 0, now + draw.uniform(60, 120), now))
+        deadline = now + draw.uniform(60, 120)
+        room.add(Waiting(f"r{number}", "batch", tenant, 0, deadline, deadline, now))
 
     def step(number: int) -> None:
         add(number)
-        head = next(room.heads())
+        head = room.next({})
+        assert head is not None
         room.remove(head.request_id)
         fairness.charge(head.tier, head.tenant, 0.5, 1.0)
         room.next_expiry()

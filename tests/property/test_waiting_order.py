@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from paretoserve.ledger.fairness import VirtualTime
-from paretoserve.placement.waiting_room import Waiting, WaitingRoom
+from paretoserve.placement.waiting_room import Lane, Waiting, WaitingRoom
 
 TIERS = {"gold": 2, "silver": 1, "bronze": 0}
 CAPACITY = 12
+LANES: tuple[Lane, ...] = (("m",), ("n",))
+BLOCKED = st.dictionaries(st.sampled_from(sorted(TIERS)), st.sets(st.sampled_from(LANES)))
 
 
 class RoomMachine(RuleBasedStateMachine):
@@ -26,10 +30,17 @@ class RoomMachine(RuleBasedStateMachine):
 
     @precondition(lambda self: len(self.held) < CAPACITY)
     @rule(
-        tier=st.sampled_from(sorted(TIERS)), tenant=st.sampled_from("abc"), slack=st.integers(0, 4)
+        tier=st.sampled_from(sorted(TIERS)),
+        tenant=st.sampled_from("abc"),
+        patience=st.integers(0, 4),
+        slack=st.integers(0, 4),
+        lane=st.sampled_from(LANES),
     )
-    def add(self, tier: str, tenant: str, slack: int) -> None:
-        waiting = Waiting(f"r{self.added}", tier, tenant, TIERS[tier], self.now + slack, self.now)
+    def add(self, tier: str, tenant: str, patience: int, slack: int, lane: Lane) -> None:
+        waiting = Waiting(
+            f"r{self.added}", tier, tenant, TIERS[tier],
+            self.now + slack, self.now + patience, self.now, lane,
+        )  # fmt: skip
         self.added += 1
         self.room.add(waiting)
         self.held.append(waiting)
@@ -43,12 +54,28 @@ class RoomMachine(RuleBasedStateMachine):
         self.held.remove(waiting)
 
     @precondition(lambda self: self.held)
-    @rule(data=st.data(), cost=st.integers(1, 5))
-    def place_a_head(self, data: st.DataObject, cost: int) -> None:
-        head = data.draw(st.sampled_from(list(self.room.heads())))
-        self.room.remove(head.request_id)
-        self.held.remove(head)
-        self.fairness.charge(head.tier, head.tenant, cost, 1.0)
+    @rule(blocked=BLOCKED, cost=st.integers(1, 5))
+    def place_the_next(self, blocked: dict[str, set[Lane]], cost: int) -> None:
+        head = self.room.next(blocked)
+        assert head == self.expected(blocked)
+        if head is not None:
+            self.room.remove(head.request_id)
+            self.held.remove(head)
+            self.fairness.charge(head.tier, head.tenant, cost, 1.0)
+
+    def expected(self, blocked: dict[str, set[Lane]]) -> Waiting | None:
+        """The fair choice of each tier's open lanes; of these the most important tier's."""
+        heads = []
+        for tier in {waiting.tier for waiting in self.held}:
+            shut = blocked.get(tier, set())
+            of_tier = [w for w in self.held if w.tier == tier and w.lane not in shut]
+            tenants = {waiting.tenant for waiting in of_tier}
+            if not tenants:
+                continue
+            next_one = min(tenants, key=lambda name: (self.fairness.of(tier, name), name))
+            of_tenant = [waiting for waiting in of_tier if waiting.tenant == next_one]
+            heads.append(min(of_tenant, key=lambda waiting: waiting.deadline))
+        return min(heads, key=lambda head: -head.priority, default=None)
 
     @rule(
         tier=st.sampled_from(sorted(TIERS)), tenant=st.sampled_from("abc"), cost=st.integers(-3, 3)
@@ -60,28 +87,23 @@ class RoomMachine(RuleBasedStateMachine):
     def pass_time(self, passed: int) -> None:
         self.now += passed
         gone = [waiting for waiting in self.held if waiting.give_up_at <= self.now]
-        gone.sort(key=lambda waiting: waiting.give_up_at)
+        gone.sort(key=lambda w: (-w.priority, w.deadline, w.arrived_at))
         assert self.room.expired(self.now) == gone
         self.held = [waiting for waiting in self.held if waiting not in gone]
 
     @invariant()
-    def heads_are_the_fair_choice_of_each_tier(self) -> None:
-        expected = []
-        for tier in {waiting.tier for waiting in self.held}:
-            of_tier = [waiting for waiting in self.held if waiting.tier == tier]
-            tenants = {waiting.tenant for waiting in of_tier}
-            next_one = min(tenants, key=lambda name: (self.fairness.of(tier, name), name))
-            of_tenant = [waiting for waiting in of_tier if waiting.tenant == next_one]
-            expected.append(min(of_tenant, key=lambda waiting: waiting.give_up_at))
-        expected.sort(key=lambda head: -head.priority)
-        assert list(self.room.heads()) == expected
+    def the_next_is_the_fair_choice_of_the_most_important_tier(self) -> None:
+        assert self.room.next({}) == self.expected({})
 
     @invariant()
     def counts_and_expiry_are_right(self) -> None:
         assert len(self.room) == len(self.held)
         assert self.room.full == (len(self.held) == CAPACITY)
-        for tier in TIERS:
-            assert self.room.waiting(tier) == sum(w.tier == tier for w in self.held)
+        for tier, lane in product(TIERS, LANES):
+            alike = sum((w.tier, w.lane) == (tier, lane) for w in self.held)
+            assert self.room.waiting(tier, lane) == alike
+        for priority in range(3):
+            assert self.room.outranks(priority) == any(w.priority > priority for w in self.held)
         assert self.room.next_expiry() == min((w.give_up_at for w in self.held), default=None)
 
     @invariant()

@@ -116,7 +116,7 @@ class Draws:
             session_id=self.draw.choice(("", "a session that names a person")),
             tpot_ms=self.draw.choice((None, None, 4.5)),
             excluded_replicas=frozenset(some[:1]) if self.draw.random() < 0.1 else frozenset(),
-            estimate=Estimate(self.draw.random() * 300, 600.0, 0.9),
+            estimate=Estimate(self.draw.random() * 300, 600.0, (("fast", 0.9),)),
             cached=tuple((replica_id, 64) for replica_id in some),
             blocks=(17, 23),
             home=self.draw.choice(("", "fast")),

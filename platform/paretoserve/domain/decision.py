@@ -41,6 +41,8 @@ class Verdict(StrEnum):
     """Would slow a request there below what that one was promised."""
     RESERVED = "reserved"
     """What room is left is kept for tiers that need this profile."""
+    PAST_BREAK_EVEN = "past_break_even"
+    """At that batch a profile without speculation is faster, at the tenant's acceptance."""
     FORBIDDEN = "forbidden"
     """By a rule of the policy document."""
     CONTEXT_TOO_SMALL = "context_too_small"

@@ -54,6 +54,12 @@ class Escalation(Document):
     share: float = Field(
         default=0.9, gt=0, le=1, description="share of the allowed time that may be predicted used"
     )
+    gain: float = Field(
+        default=0.1,
+        gt=0,
+        lt=1,
+        description="least gain in the chance of keeping its promise that a move is worth",
+    )
     least_tokens: int = Field(
         default=8, gt=0, description="tokens to have seen before a stream is judged by its pace"
     )

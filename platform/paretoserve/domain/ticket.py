@@ -14,7 +14,8 @@ class Ticket:
 
     Times are seconds on the clock of the router that signs it. `prompt_tokens` and
     `max_tokens` bound the KV tokens it may hold, `gpu_seconds` is what the ledger set aside.
-    `tpot_ms` is the TPOT it is promised, which its replica must not be filled beyond; `guest` says
+    `tpot_ms` is the TPOT that its replica must not be filled beyond, by the profile's curve, for it
+    to get what it is promised; `guest` says
     that a cheaper profile could have served it. The router that signs a ticket also uses it:
     nothing outside checks one yet.
     """

@@ -22,10 +22,15 @@ def gpu_seconds(
 
 
 def list_price(
-    profile: Profile, *, tpot_target_ms: float, prompt_tokens: float, completion_tokens: float
+    profile: Profile,
+    *,
+    tpot_target_ms: float,
+    prompt_tokens: float,
+    completion_tokens: float,
+    most: float = math.inf,
 ) -> float:
     """GPU-seconds that a request takes of a replica which is as full as the request's own TPOT
-    target lets it be; infinity where even one stream is too slow.
+    target lets it be, `most` streams at the utmost; infinity where even one stream is too slow.
 
     The price of the room that it takes from others, whatever the load of the moment: what
     profiles are compared by.
@@ -33,6 +38,7 @@ def list_price(
     batch = batch_within(profile.curve, tpot_target_ms, profile.limits.max_batch)
     if batch == 0:
         return math.inf
+    batch = max(1, int(min(batch, most)))
     return gpu_seconds(
         profile, batch=batch, prompt_tokens=prompt_tokens, completion_tokens=completion_tokens
     )

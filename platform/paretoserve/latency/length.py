@@ -107,6 +107,17 @@ class Lengths:
         length = _quantile(survival, _beyond(survival, generated), q)
         return max(1.0, min(length - generated, rest))
 
+    def lasting(self, tenant: str, generated: int, more: float, max_tokens: int) -> float:
+        """The chance that an answer which goes on after `generated` tokens has at least `more` more."""
+        if more <= 1:
+            return 1.0
+        length = generated + math.ceil(more)
+        if length > min(max_tokens, LONGEST):
+            return 0.0
+        survival = self._survival(tenant)
+        going_on = _beyond(survival, generated)
+        return _beyond(survival, length - 1) / going_on if going_on > 0 else 0.0
+
     def _survival(self, tenant: str) -> Survival:
         return self._tenants.get(tenant, self._all).survival
 

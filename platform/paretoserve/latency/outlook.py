@@ -31,8 +31,7 @@ class Outlook(NamedTuple, Generic[Number]):
     cost and `token_ms` what each of its uncached tokens takes. `turn_ms` is the wait for a slot
     per expected output token, 0 where one is free. `tpot_ms` is with the request in the batch.
     The factors are the residuals' at the replica's load, which is what it then holds over what it
-    admits. `drafts` is 1 where drafts are verified, so that acceptance matters, else 0. `kv_room` is
-    infinite where the replica does not say how much it has.
+    admits. `kv_room` is infinite where the replica does not say how much it has.
     """
 
     wait_ms: Number
@@ -48,7 +47,6 @@ class Outlook(NamedTuple, Generic[Number]):
     tpot_high_factor: Number
     kv_room: Number
     load: Number
-    drafts: Number
 
 
 _FACTORS = Outlook._fields.index("ttft_factor")
@@ -96,7 +94,6 @@ def outlook(
         *residuals.at(load),
         state.kv_total_tokens - kv_used if state.kv_total_tokens else float("inf"),
         load,
-        1.0 if curve.acceptance_length > 1 else 0.0,
     )
 
 

@@ -17,6 +17,7 @@ from paretoserve.latency.acceptance import Acceptances
 from paretoserve.latency.calibration import Calibration
 from paretoserve.latency.length import Lengths
 from paretoserve.latency.outlook import present_tpot_ms
+from paretoserve.placement.escalation import Lasting
 from paretoserve.placement.prefixes import BLOCK_TOKENS, PrefixIndex
 from paretoserve.placement.streams import Leg, Stream
 
@@ -47,9 +48,11 @@ class Experience:
         keep the confidence that they began with.
         """
         self._document = document
-        drafting = [profile for profile in profiles if profile.curve.acceptance_length > 1]
-        fastest = min(drafting, key=lambda p: p.curve.points[0].tpot_ms, default=None)
-        self._drafting = fastest
+        self._drafting = [
+            (profile.name, profile.curve.acceptance_length)
+            for profile in profiles
+            if profile.curve.acceptance_length > 1
+        ]
 
     def expect(self, request: Request) -> Request:
         """The request with what is expected of it, and its draw."""
@@ -76,6 +79,17 @@ class Experience:
             self._lengths.remaining(tenant, stream.tokens, limit, risk),
             self._acceptance(tenant),
         )
+
+    def rest_high(self, stream: Stream) -> float:
+        """Tokens that a running stream may still have to come, at the risk of escalation."""
+        tenant, limit = stream.request.tenant, stream.request.max_tokens
+        risk = self._document.escalation.risk
+        return self._lengths.remaining(tenant, stream.tokens, limit, risk)
+
+    def lasting(self, stream: Stream) -> Lasting:
+        """The chance that a running stream has at least so many tokens more."""
+        tenant, limit = stream.request.tenant, stream.request.max_tokens
+        return lambda more: self._lengths.lasting(tenant, stream.tokens, more, limit)
 
     def residuals(self, now: float) -> Mapping[str, Residuals]:
         """By profile; the same object until something was learned."""
@@ -105,12 +119,13 @@ class Experience:
         """Learn from a stay on a replica, however it ended. `state` is the replica's at the end.
 
         TPOT is compared with the mean of what the curve says of the load at the beginning and at
-        the end: what it gets wrong, not what came to it later.
+        the end: what it gets wrong, not what came to it later. It is of the tokens that came: the
+        silence of a replica that was lost is no fault of the curve.
         """
         gaps = leg.tokens - 1
-        if leg.first_at is None or gaps < LEAST_GAPS:
+        if leg.first_at is None or leg.last_at is None or gaps < LEAST_GAPS:
             return
-        tpot_ms = max(1000 * (now - leg.first_at) / gaps, LEAST_MS)
+        tpot_ms = max(1000 * (leg.last_at - leg.first_at) / gaps, LEAST_MS)
         at_end = leg.tpot_ms
         if state is not None:
             at_end = present_tpot_ms(leg.profile, state) / leg.acceptance
@@ -127,12 +142,15 @@ class Experience:
         if leg is not None:
             self._acceptances.observe(request.tenant, leg.ticket.profile, acceptance, now)
 
-    def _acceptance(self, tenant: str) -> float:
-        """The tenant's tokens per step over the drafting profile's own figure."""
-        profile = self._drafting
-        if profile is None:
-            return 1.0
-        return self._acceptances.factor(tenant, profile.name, profile.curve.acceptance_length)
+    def _acceptance(self, tenant: str) -> tuple[tuple[str, float], ...]:
+        """The tenant's tokens per step over the figure of each profile that drafts, in whole
+        hundredths: prices are worked out once for each.
+        """
+        found = (
+            (name, round(self._acceptances.factor(tenant, name, length), 2))
+            for name, length in self._drafting
+        )
+        return tuple(pair for pair in found if pair[1] != 1)
 
 
 def draw(request_id: str) -> float:

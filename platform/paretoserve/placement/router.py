@@ -8,6 +8,7 @@ refused by a later `tick`; a stream that is about to miss its target is moved by
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
@@ -16,27 +17,34 @@ from paretoserve.domain.errors import ParetoserveError, QuotaExceeded, Saturated
 from paretoserve.domain.profile import Profile
 from paretoserve.domain.replica import Health, ReplicaState, Share, Snapshot
 from paretoserve.domain.request import Request
+from paretoserve.domain.residual import NO_RESIDUALS
 from paretoserve.domain.tenant import Tenant
 from paretoserve.domain.ticket import Ticket
 from paretoserve.domain.tier import Tier
 from paretoserve.domain.usage import Acceptance, Usage
 from paretoserve.latency.cost import gpu_seconds, list_price
-from paretoserve.latency.outlook import Outlook, outlook
 from paretoserve.ledger.attainment import Attainment
 from paretoserve.ledger.fairness import VirtualTime
 from paretoserve.ledger.ledger import Ledger
+from paretoserve.placement.escalation import (
+    LOOK_EVERY_S,
+    Paces,
+    chance,
+    present_pace,
+    threatened,
+)
 from paretoserve.placement.experience import Experience
 from paretoserve.placement.fleet import Fleet
 from paretoserve.placement.prefixes import BLOCK_TOKENS
-from paretoserve.placement.streams import Leg, Pace, Stream, threatened
+from paretoserve.placement.streams import Leg, Stream
 from paretoserve.placement.tickets import TicketIssuer
-from paretoserve.placement.waiting_room import Waiting, WaitingRoom
+from paretoserve.placement.waiting_room import Lane, Waiting, WaitingRoom
 from paretoserve.policy.options import targets_of
 from paretoserve.policy.protocols import Decides
 
-LOOK_EVERY_S = 0.1
-"""How often a running stream is asked whether it is about to miss its target."""
 MOST_MOVES = 2
+SURVIVE_S = 5.0
+"""How long what a replica's failure cut off may wait for room elsewhere before it is given up."""
 QUEUE_SHARE = 0.7
 """Of its time to first token, what a request may queue behind others of its tier before it is
 decided on its own."""
@@ -104,9 +112,8 @@ class Router:
         self._streams: dict[str, Stream] = {}
         self._watched: dict[str, Stream] = {}
         self._shed: list[Refused] = []
-        self._paces: dict[str, Pace] = {}
-        self._outlooks: dict[str, tuple[ReplicaState, Outlook[float]]] = {}
-        self._paces_at = -math.inf
+        self._paces = Paces(self._profiles)
+        self._freed = False
 
     def reconfigure(
         self, policy: Decides, tiers: Iterable[Tier], profiles: Iterable[Profile]
@@ -167,9 +174,8 @@ class Router:
             return Refused(request, None, error)
         stream = Stream(request, tenant, tier, targets_of(request, tier), now)
         self._streams[request.request_id] = stream
-        if self._room.waiting(tier.name):
-            soonest_s = min(stream.targets.ttft_ms, stream.targets.e2e_ms) / 1000
-            patience_s = min(QUEUE_SHARE * soonest_s, LONGEST_QUEUE_S)
+        if self._must_queue(stream):
+            patience_s = min(QUEUE_SHARE * (stream.deadline - now), LONGEST_QUEUE_S)
             return self._hold(stream, None, now + patience_s, now)
         return self._place(stream, request, now)
 
@@ -184,8 +190,8 @@ class Router:
 
     def tick(self, now: float) -> list[Placed | Refused]:
         """What is to be done now: held requests that are placed or given up, streams to be moved."""
-        shed, self._shed = self._shed, []
-        return [*shed, *self._expired(now), *self._admitted(now), *self._moved(now)]
+        shed, self._shed, self._freed = self._shed, [], False
+        return [*shed, *self._admitted(now), *self._expired(now), *self._moved(now)]
 
     def failed(self, request_id: str, now: float) -> Answer:
         """Its replica failed: place what is left of it elsewhere.
@@ -197,6 +203,7 @@ class Router:
         self._end_leg(stream, 0.0, now)
         stream.request = replace(stream.request, excluded_replicas=failed)
         stream.moves += 1
+        stream.interrupted_at = now
         if stream.tier.name not in self._tiers:
             return self._refuse(stream, None, _no_longer_offered(stream.tier), now)
         if stream.tokens == 0:
@@ -300,10 +307,27 @@ class Router:
         )
         return min((price for price in prices if price < math.inf), default=0.0)
 
+    def _must_queue(self, stream: Stream) -> bool:
+        """Whether others have a better claim to the room that there may be: those of its kind that
+        came before, and anything more important until it has been looked at again.
+        """
+        tier = stream.tier
+        if self._room.waiting(tier.name, stream.lane):
+            return True
+        return self._freed and self._room.outranks(tier.priority)
+
+    def _decide(self, stream: Stream, request: Request, now: float) -> Decision:
+        """The policy's decision; what a failure cut off is held for a while where it would refuse."""
+        decision = self._policy.decide(request, stream.tenant, self.snapshot(now), now)
+        left_s = stream.interrupted_at + SURVIVE_S - now
+        if decision.outcome is Outcome.REJECTED and left_s > 0:
+            return replace(decision, outcome=Outcome.HELD, hold_s=left_s, retry_after_s=None)
+        return decision
+
     def _place(self, stream: Stream, request: Request, now: float) -> Answer:
         """Decide, and do what was decided."""
         stream.request = request
-        decision = self._policy.decide(request, stream.tenant, self.snapshot(now), now)
+        decision = self._decide(stream, request, now)
         if decision.hold_s is not None:
             return self._hold(stream, decision, now + decision.hold_s, now)
         if decision.chosen is None:
@@ -345,9 +369,7 @@ class Router:
             load=load,
             ttft_ms=(prediction.ttft_ms - waited) / (factors.ttft if factors else 1.0),
             tpot_ms=prediction.tpot_ms / (factors.tpot if factors else 1.0),
-            acceptance=stream.request.estimate.acceptance
-            if profile.curve.acceptance_length > 1
-            else 1.0,
+            acceptance=stream.request.estimate.accepts(profile.name),
         )
 
     def _movable(self, stream: Stream, leg: Leg) -> bool:
@@ -357,9 +379,11 @@ class Router:
             return False
         if targets.tpot_ms == targets.e2e_ms == math.inf:
             return False
-        own = leg.profile.curve.points[0].tpot_ms
-        others = (self._profiles[name].curve.points[0].tpot_ms for name in stream.tier.profiles)
-        return any(tpot < own for tpot in others)
+        own, others = leg.profile, map(self._profiles.__getitem__, stream.tier.profiles)
+        idle_ms = own.curve.points[0].tpot_ms
+        return any(
+            other.curve.points[0].tpot_ms < idle_ms for other in others if other.model == own.model
+        )
 
     def _hold(
         self, stream: Stream, decision: Decision | None, give_up_at: float, now: float
@@ -370,8 +394,10 @@ class Router:
             tier.name,
             stream.tenant.name,
             tier.priority,
+            stream.deadline,
             give_up_at,
             stream.arrived_at,
+            stream.lane,
         )
         if self._room.full and (least := self._room.shed_candidate(tier.priority)) is not None:
             self._room.remove(least.request_id)
@@ -400,69 +426,50 @@ class Router:
                 yield answer
 
     def _admitted(self, now: float) -> Iterator[Placed | Refused]:
-        """Held requests in their order, of each tier until one finds no room."""
-        blocked: set[str] = set()
-        while True:
-            heads = [waiting for waiting in self._room.heads() if waiting.tier not in blocked]
-            if not heads:
-                return
-            for waiting in heads:
-                stream = self._streams[waiting.request_id]
-                request = stream.waiting_since_arrival(now)
-                decision = self._policy.decide(request, stream.tenant, self.snapshot(now), now)
-                if decision.hold_s is not None:
-                    blocked.add(waiting.tier)
-                    continue
-                self._room.remove(waiting.request_id)
-                stream.request = request
-                if decision.chosen is None:
-                    yield self._refuse(stream, decision, None, now)
-                else:
-                    yield self._run(stream, decision, now)
+        """Held requests in their order, of each lane until one finds no room."""
+        blocked: defaultdict[str, set[Lane]] = defaultdict(set)
+        while (waiting := self._room.next(blocked)) is not None:
+            stream = self._streams[waiting.request_id]
+            request = stream.waiting_since_arrival(now)
+            decision = self._decide(stream, request, now)
+            if decision.hold_s is not None:
+                blocked[waiting.tier].add(waiting.lane)
+                continue
+            self._room.remove(waiting.request_id)
+            stream.request = request
+            if decision.chosen is None:
+                yield self._refuse(stream, decision, None, now)
+            else:
+                yield self._run(stream, decision, now)
 
     def _moved(self, now: float) -> Iterator[Placed]:
         """Streams that would miss their target where they are, and would not elsewhere."""
-        escalation = self._policy.document.escalation
+        least, fleet = self._policy.document.escalation.least_tokens, self.snapshot(now)
         for stream in list(self._watched.values()):
-            known = stream.leg.tokens if stream.leg is not None else 0
-            if now - stream.looked_at < LOOK_EVERY_S or known < escalation.least_tokens:
+            leg = stream.leg
+            if leg is None or leg.tokens < least or now - stream.looked_at < LOOK_EVERY_S:
                 continue
             stream.looked_at = now
-            rest = self._experience.rest(stream)
-            if threatened(stream, rest, self._fastest(stream.tier, now), escalation, now):
+            if self._worth_moving(stream, leg, fleet):
+                rest = self._experience.rest(stream)
                 moved = self._move(stream, stream.continued(rest, now), now)
                 if moved is not None:
+                    fleet = self.snapshot(now)
                     yield moved
 
-    def _fastest(self, tier: Tier, now: float) -> Pace:
-        """What the fastest of a tier's replicas would give a stream that joins it now.
-
-        Looked up once for each tier and look.
-        """
-        if self._paces_at != now:
-            self._paces, self._paces_at = {}, now
-        if tier.name not in self._paces:
-            self._paces[tier.name] = self._pace(tier, now)
-        return self._paces[tier.name]
-
-    def _pace(self, tier: Tier, now: float) -> Pace:
-        views = [
-            self._outlook(state)
-            for state in self._fleet.snapshot(now).replicas
-            if state.profile in tier.profiles and state.health is Health.SERVING
-        ]
-        if not views:
-            return Pace(math.inf, math.inf, math.inf)
-        best = min(views, key=lambda view: view.tpot_ms)
-        return Pace(best.tpot_ms, best.token_ms, best.wait_ms + best.begin_ms + 1000 * LOOK_EVERY_S)
-
-    def _outlook(self, state: ReplicaState) -> Outlook[float]:
-        """The outlook of a replica, computed once for each of its states."""
-        known = self._outlooks.get(state.replica_id)
-        if known is None or known[0] is not state:
-            known = (state, outlook(self._profiles[state.profile], state))
-            self._outlooks[state.replica_id] = known
-        return known[1]
+    def _worth_moving(self, stream: Stream, leg: Leg, fleet: Snapshot) -> bool:
+        """Whether a faster profile would raise the chance of keeping the promise by enough."""
+        escalation, now = self._policy.document.escalation, fleet.taken_at
+        fastest = self._paces.fastest(stream.tier, stream.request.model, fleet)
+        rest = self._experience.rest_high(stream) if stream.targets.e2e_ms < math.inf else 0.0
+        if not threatened(stream, rest, fastest, escalation, now):
+            return False
+        state = self._fleet.state(leg.ticket.replica_id, now)
+        learned = fleet.residuals.get(leg.profile.name, NO_RESIDUALS)
+        present = present_pace(leg, state, learned)
+        lasting = self._experience.lasting(stream)
+        gain = chance(stream, lasting, fastest, now) - chance(stream, lasting, present, now)
+        return gain >= escalation.gain
 
     def _move(self, stream: Stream, request: Request, now: float) -> Placed | None:
         """Move a stream to a replica that is in time for its rest, if there is one."""
@@ -485,7 +492,7 @@ class Router:
         leg = stream.leg
         if leg is None:
             return
-        request_id = stream.request.request_id
+        request_id, self._freed = stream.request.request_id, True
         self._experience.ended(leg, self._fleet.state(leg.ticket.replica_id, now), now)
         self._fleet.release(request_id)
         self._charge(stream, cost - leg.ticket.gpu_seconds)

@@ -7,28 +7,13 @@ from dataclasses import dataclass, replace
 
 from paretoserve.domain.decision import Decision
 from paretoserve.domain.estimate import Estimate
-from paretoserve.domain.policy import Escalation
 from paretoserve.domain.profile import Profile
 from paretoserve.domain.request import Request
 from paretoserve.domain.targets import Targets
 from paretoserve.domain.tenant import Tenant
 from paretoserve.domain.ticket import Ticket
 from paretoserve.domain.tier import Tier
-
-
-@dataclass(frozen=True, slots=True)
-class Pace:
-    """How fast a moved stream may be expected to go on: milliseconds."""
-
-    tpot_ms: float
-    prompt_ms: float
-    fixed_ms: float
-
-    def replay_ms(self, stream: Stream) -> float:
-        """Time until its next token: all that it has is prefilled again."""
-        request = stream.request
-        tokens = request.prompt_tokens - request.generated + stream.tokens
-        return self.fixed_ms + self.prompt_ms * tokens
+from paretoserve.placement.waiting_room import Lane
 
 
 @dataclass(slots=True)
@@ -50,6 +35,7 @@ class Leg:
     acceptance: float = 1.0
     """The tenant's acceptance where drafts are verified, by which TPOT is divided."""
     first_at: float | None = None
+    last_at: float | None = None
     tokens: int = 0
 
 
@@ -71,6 +57,8 @@ class Stream:
     moves: int = 0
     gpu_seconds: float = 0.0
     looked_at: float = -math.inf
+    interrupted_at: float = -math.inf
+    """When a replica failed it last."""
 
     def add(self, count: int, now: float) -> None:
         """Note that it got tokens."""
@@ -81,7 +69,29 @@ class Stream:
         if self.leg is not None:
             if self.leg.first_at is None:
                 self.leg.first_at = now
+            self.leg.last_at = now
             self.leg.tokens += count
+
+    @property
+    def deadline(self) -> float:
+        """By when its first token, or all of it, was promised."""
+        return self.arrived_at + min(self.targets.ttft_ms, self.targets.e2e_ms) / 1000
+
+    @property
+    def lane(self) -> Lane:
+        """What it needs of a replica."""
+        request = self.request
+        return (request.model, request.penalized, request.logprobs, request.seeded)
+
+    @property
+    def overdrawn_ms(self) -> float:
+        """By how much it is behind the pace that it was promised, milliseconds; negative while
+        ahead. Without a promise of pace, or before its second token, as far ahead as can be.
+        """
+        if self.first_at is None or self.last_at is None or self.tokens < 2:
+            return -math.inf
+        spent_ms = 1000 * (self.last_at - self.first_at)
+        return spent_ms - self.targets.tpot_ms * (self.tokens - 1)
 
     @property
     def ttft_ms(self) -> float | None:
@@ -102,8 +112,11 @@ class Stream:
     def continued(self, rest: Estimate, now: float) -> Request:
         """The rest of it as a request of its own: what it has got so far is replayed as prompt.
 
-        What the targets leave for the rest becomes an end-to-end target.
+        What the targets leave for the rest becomes an end-to-end target. Where it comes from a
+        TPOT the longest rest is not the hardest: what is faster than that has more time to gain.
         """
+        if self.targets.e2e_ms == math.inf:
+            rest = rest._replace(output_tokens_high=rest.output_tokens)
         return replace(
             self.request,
             prompt_tokens=self.request.prompt_tokens - self.request.generated + self.tokens,
@@ -124,32 +137,3 @@ class Stream:
             return targets.e2e_ms
         gaps = max(self.tokens + rest - 1, 1.0)
         return min(targets.e2e_ms, first_ms + targets.tpot_ms * gaps)
-
-
-def threatened(
-    stream: Stream,
-    rest: Estimate,
-    fastest: Pace,
-    escalation: Escalation,
-    now: float,
-) -> bool:
-    """Whether it is time to move a stream: it would miss its target at its pace so far.
-
-    One with a TPOT target, as soon as its mean is over it: the sooner it goes faster, the more
-    tokens make up for the slow ones. One with only an end-to-end target at the last moment at
-    which a long rest, `rest.output_tokens_high`, would still make it elsewhere: until then it may
-    end by itself, and costs less where it is. One whose first token was late has missed its promise
-    wherever it goes: room elsewhere is for those that have not.
-    """
-    first_ms, pace, targets = stream.ttft_ms, stream.tpot_ms, stream.targets
-    if first_ms is None or pace is None or stream.tokens < escalation.least_tokens:
-        return False
-    if first_ms > targets.ttft_ms:
-        return False
-    if pace > targets.tpot_ms:
-        return True
-    spent = 1000 * (now - stream.arrived_at)
-    if spent + pace * rest.output_tokens_high <= targets.e2e_ms:
-        return False
-    elsewhere = fastest.replay_ms(stream) + fastest.tpot_ms * rest.output_tokens_high
-    return spent + elsewhere > targets.e2e_ms * escalation.share

@@ -39,7 +39,7 @@ class TicketIssuer:
             max_tokens=request.max_tokens - request.generated,
             gpu_seconds=chosen.prediction.gpu_seconds,
             expires_at=now + self._lifetime_s,
-            tpot_ms=_promise(request, decision, chosen.prediction),
+            tpot_ms=_promise(request, decision, chosen.profile, chosen.prediction),
             guest=chosen.guest,
         )
         return replace(ticket, signature=ticket.signed_by(self._key))
@@ -49,8 +49,9 @@ class TicketIssuer:
         return ticket.valid(self._key, now)
 
 
-def _promise(request: Request, decision: Decision, prediction: Prediction) -> float:
-    """The TPOT that its replica must not be filled beyond, milliseconds.
+def _promise(request: Request, decision: Decision, profile: str, prediction: Prediction) -> float:
+    """The TPOT that its replica must not be filled beyond, milliseconds, at the acceptance that its
+    profile's curve holds at: a request whose drafts are accepted more often stands a slower step.
 
     Its target. Where only the whole answer has one, what an answer of median length can stand,
     and never less than was to be expected: a longer one can be moved. Nothing for one that was
@@ -59,7 +60,8 @@ def _promise(request: Request, decision: Decision, prediction: Prediction) -> fl
     targets = decision.targets
     if decision.outcome is Outcome.DEGRADED:
         return math.inf
+    accepts = request.estimate.accepts(profile)
     if targets.e2e_ms == math.inf:
-        return targets.tpot_ms
+        return accepts * targets.tpot_ms
     left = (targets.e2e_ms - request.waited_ms) / max(request.estimate.output_tokens, 1.0)
-    return max(min(targets.tpot_ms, E2E_FOR_OUTPUT * left), prediction.tpot_high_ms)
+    return accepts * max(min(targets.tpot_ms, E2E_FOR_OUTPUT * left), prediction.tpot_high_ms)

@@ -1,15 +1,20 @@
 """Requests that the router holds until a replica has room, in the order in which they are served.
 
 Tiers by priority; within a tier the tenant with the least virtual time; of that tenant's requests
-the one whose time runs out first. Every change costs O(log n): what is removed stays in the heaps
+the one whose deadline is first. Every change costs O(log n): what is removed stays in the heaps
 until it comes up or outnumbers what is live.
+
+Where the first of a tier finds no room, those behind it wait too, or they would overtake it. But a
+place that it could not have may do for another kind of request: requests of a tier that need the
+same of a replica are a lane, and only a lane waits for its first.
 """
 
 from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Hashable, Iterator, Mapping, Set
 from dataclasses import dataclass, field
 
 from paretoserve.domain.errors import Saturated
@@ -17,20 +22,28 @@ from paretoserve.ledger.fairness import VirtualTime
 
 CAPACITY = 10_000
 
+Lane = tuple[Hashable, ...]
+"""What a request needs of a replica; requests that need the same are alike."""
+Blocked = Mapping[str, Set[Lane]]
+"""By tier, the lanes whose first request found no room."""
+
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """One held request. Times are monotonic seconds; `give_up_at` may be infinite.
+    """One held request. Times are monotonic seconds; `give_up_at` and `deadline` may be infinite.
 
-    `priority` is its tier's: higher is more important.
+    `priority` is its tier's: higher is more important. At its `deadline` its promise is broken, at
+    `give_up_at` it has waited long enough to be decided out of turn.
     """
 
     request_id: str
     tier: str
     tenant: str
     priority: int
+    deadline: float
     give_up_at: float
     arrived_at: float
+    lane: Lane = ()
 
 
 class WaitingRoom:
@@ -65,7 +78,7 @@ class WaitingRoom:
         self._added += 1
         entry = _Entry(waiting, self._added)
         self._entries[waiting.request_id] = entry
-        self._tenant(waiting).push((waiting.give_up_at, waiting.arrived_at), entry)
+        self._tenant(waiting).push((waiting.deadline, waiting.arrived_at), entry)
         self._expiry.push((waiting.give_up_at, waiting.arrived_at), entry)
         self._shed.push((waiting.priority, -waiting.give_up_at, -waiting.arrived_at), entry)
 
@@ -79,7 +92,7 @@ class WaitingRoom:
         self._expiry.discard()
         self._shed.discard()
         tier = self._tiers[waiting.tier]
-        tier.waiting -= 1
+        tier.leave(waiting.lane)
         queue = tier.tenants[waiting.tenant]
         queue.discard()
         if queue.first() is None:
@@ -89,25 +102,32 @@ class WaitingRoom:
             del self._tiers[waiting.tier]
         return waiting
 
-    def waiting(self, tier: str) -> int:
-        """How many requests of a tier wait."""
+    def waiting(self, tier: str, lane: Lane = ()) -> int:
+        """How many requests of a tier's lane wait."""
         held = self._tiers.get(tier)
-        return held.waiting if held else 0
+        return held.lanes[lane] if held else 0
 
-    def heads(self) -> Iterator[Waiting]:
-        """The next request of each tier, highest priority first, then earliest `give_up_at`.
+    def outranks(self, priority: int) -> bool:
+        """Whether anything more important waits."""
+        return any(tier.priority > priority for tier in self._tiers.values())
 
-        As of the call: after removing one, ask again for its tier's next.
+    def next(self, blocked: Blocked) -> Waiting | None:
+        """Whose turn it is, lanes that are `blocked` left out: of the tier with the highest
+        priority, then with the earliest deadline. None when nobody else waits.
         """
-        heads = [self._head(name, tier) for name, tier in self._tiers.items()]
-        return iter(sorted(heads, key=lambda head: (-head.priority, head.give_up_at)))
+        heads = (self._head(name, tier, blocked) for name, tier in self._tiers.items())
+        waiting = [head for head in heads if head is not None]
+        return min(waiting, key=lambda head: (-head.priority, head.deadline), default=None)
 
     def expired(self, now: float) -> list[Waiting]:
-        """Take out those whose time ran out at `now` or before, earliest first."""
+        """Take out those whose time ran out at `now` or before, the most important first, then by
+        deadline.
+        """
         gone = []
         while (entry := self._expiry.first()) and entry.waiting.give_up_at <= now:
             gone.append(entry.waiting)
             self.remove(entry.waiting.request_id)
+        gone.sort(key=lambda waiting: (-waiting.priority, waiting.deadline, waiting.arrived_at))
         return gone
 
     def next_expiry(self) -> float | None:
@@ -125,28 +145,46 @@ class WaitingRoom:
 
     def _tenant(self, waiting: Waiting) -> _Heap:
         """The queue that one more request of a tenant joins."""
-        tier = self._tiers.setdefault(waiting.tier, _Tier())
-        tier.waiting += 1
+        tier = self._tiers.setdefault(waiting.tier, _Tier(waiting.priority))
+        tier.lanes[waiting.lane] += 1
         queue = tier.tenants.get(waiting.tenant)
         if queue is None:
             queue = tier.tenants[waiting.tenant] = _Heap()
             self._fairness.join(waiting.tier, waiting.tenant)
         return queue
 
-    def _head(self, name: str, tier: _Tier) -> Waiting:
+    def _head(self, name: str, tier: _Tier, blocked: Blocked) -> Waiting | None:
+        if shut := blocked.get(name):
+            return self._head_beside(name, tier, shut) if tier.lanes.keys() - shut else None
         tenant = self._fairness.least(name)
         assert tenant is not None, f"tier {name} has requests and nobody who waits"
         entry = tier.tenants[tenant].first()
         assert entry is not None, f"tenant {tenant} of tier {name} waits with no request"
         return entry.waiting
 
+    def _head_beside(self, name: str, tier: _Tier, shut: Set[Lane]) -> Waiting:
+        """The next of the other lanes. Looks at all that wait in the tier: lanes are rarely more
+        than one, and blocked once a tick at most.
+        """
+        return min(
+            (waiting for queue in tier.tenants.values() for waiting in queue.live()
+             if waiting.lane not in shut),
+            key=lambda w: (self._fairness.of(name, w.tenant), w.tenant, w.deadline, w.arrived_at),
+        )  # fmt: skip
+
 
 @dataclass(slots=True)
 class _Tier:
-    """`tenants` are those that wait, each with its requests."""
+    """`tenants` are those that wait, each with its requests; `lanes` counts them by lane."""
 
-    waiting: int = 0
+    priority: int
+    lanes: Counter[Lane] = field(default_factory=Counter)
     tenants: dict[str, _Heap] = field(default_factory=dict)
+
+    def leave(self, lane: Lane) -> None:
+        self.lanes[lane] -= 1
+        if not self.lanes[lane]:
+            del self.lanes[lane]
 
 
 @dataclass(slots=True)
@@ -176,6 +214,9 @@ class _Heap:
             heapq.heappop(items)
             self._gone -= 1
         return items[0][2] if items else None
+
+    def live(self) -> Iterator[Waiting]:
+        return (item[2].waiting for item in self._items if not item[2].gone)
 
     def discard(self) -> None:
         self._gone += 1

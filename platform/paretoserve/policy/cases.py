@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 from pydantic import Field
 
@@ -35,7 +35,10 @@ class GivenRequest(Document):
     output_tokens_high: float | None = Field(
         default=None, gt=0, description="expected at a high quantile; output_tokens if absent"
     )
-    acceptance: float = Field(default=1.0, gt=0)
+    acceptance: dict[str, Annotated[float, Field(gt=0)]] = Field(
+        default_factory=dict,
+        description="by profile that drafts: tokens per step over the profile's own figure",
+    )
     penalized: bool = False
     logprobs: bool = False
     seeded: bool = False
@@ -185,11 +188,15 @@ def _request(stage: Stage, case: GoldenCase, tenant: Tenant) -> Request:
     output = given.output_tokens or given.max_tokens
     for name in given.cached:
         _known("replica", name, case.fleet)
+    for name in given.acceptance:
+        _known("profile", name, stage.profiles)
     return Request(
         request_id="case",
         tenant=tenant.name,
         tier=case.tier,
-        estimate=Estimate(output, given.output_tokens_high or output, given.acceptance),
+        estimate=Estimate(
+            output, given.output_tokens_high or output, tuple(given.acceptance.items())
+        ),
         cached=tuple(given.cached.items()),
         excluded_replicas=frozenset(given.excluded_replicas),
         **given.model_dump(exclude=_TRANSLATED) | {"model": given.model or stage.models[0]},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -12,9 +12,11 @@ from paretoserve.domain.decision import Outcome
 from paretoserve.latency.curve import prefill_ms
 from paretoserve.policy.columns import Flags
 from paretoserve.policy.options import Option
+from paretoserve.policy.protocols import Case
 from paretoserve.policy.weigh import Board
 
 SHORTEST_HOLD_MS = 2.0
+LAST_STEPS = ("degrade", "shed")
 LONGEST_HOLD_MS = 60_000.0
 
 
@@ -42,10 +44,20 @@ def choose(board: Board) -> Choice:
         return _explored(board, placed)
     if may_wait and (slack := slack_ms(board)) > SHORTEST_HOLD_MS:
         return Choice(Outcome.HELD, "hold", hold_s=slack / 1000)
-    for step in board.case.tier.overload:
+    for step in _overload(board.case):
         if (choice := _OVERLOAD[step](board)) is not None:
             return choice
     return Choice(Outcome.REJECTED, "full")
+
+
+def _overload(case: Case) -> Sequence[str]:
+    """What to try, in order. What a replica's failure cut off is finished late rather than not at
+    all, whatever its tier's order: it is the platform's fault, and GPU time was spent on it.
+    """
+    order = case.tier.overload
+    if case.request.excluded_replicas and not case.request.running:
+        return (*(step for step in order if step not in LAST_STEPS), "degrade")
+    return order
 
 
 def _has_time(board: Board) -> bool:

@@ -59,20 +59,23 @@ class Columnist:
         self,
         document: PolicyDocument,
         profiles: Mapping[str, Profile],
-        needed_tpot_ms: Mapping[str, float],
     ) -> None:
-        """`needed_tpot_ms` is the tightest TPOT that a profile is needed for, infinite for none."""
         self._document = document
         self._profiles = profiles
-        self._needed_tpot_ms = needed_tpot_ms
+        self._needed_tpot_ms: Mapping[str, float] = {}
         self._fullest = {name: fullest_tpot_ms(profile) for name, profile in profiles.items()}
         self._residuals = dict.fromkeys(profiles, NO_RESIDUALS)
         self._replicas: tuple[ReplicaState, ...] = ()
         self._places: dict[str, int] = {}
         self._last = _columns((), (), {}, np.empty((_WIDTH, 0)))
 
-    def of(self, snapshot: Snapshot) -> Columns:
-        """The columns of a snapshot. Replicas of unknown profiles are left out."""
+    def of(self, snapshot: Snapshot, needed_tpot_ms: Mapping[str, float]) -> Columns:
+        """The columns of a snapshot. Replicas of unknown profiles are left out.
+
+        `needed_tpot_ms` is the tightest TPOT that a profile is needed for, infinite for none.
+        """
+        if needed_tpot_ms is not self._needed_tpot_ms:
+            self._needed_tpot_ms, self._replicas = needed_tpot_ms, ()
         profiles = self._learn(snapshot.residuals)
         changed = self._changed(snapshot.replicas)
         if changed is None:

@@ -109,6 +109,12 @@ def _likely(board: Board, place: int, prediction: Prediction) -> str:  # noqa: A
     return f"in time at the median, not at {board.document.confidence:.0%}: {risks}"
 
 
+def _past_break_even(board: Board, place: int, prediction: Prediction) -> str:  # noqa: ARG001
+    state = board.columns.states[place]
+    pays_to = next(o.pays_to for o in board.options if o.profile.name == state.profile)
+    return f"batch {state.held + 1}: speculation pays up to {pays_to:.0f} at this acceptance"
+
+
 _DETAILS: dict[Verdict, Callable[[Board, int, Prediction], str]] = {
     Verdict.NOT_SERVING: _not_heard,
     Verdict.FAILED_BEFORE: lambda board, place, p: "already failed this request",  # noqa: ARG005
@@ -123,6 +129,7 @@ _DETAILS: dict[Verdict, Callable[[Board, int, Prediction], str]] = {
     Verdict.RESERVED: lambda board, place, p: (  # noqa: ARG005
         "what room is left is kept for tiers that cannot do without this profile"
     ),
+    Verdict.PAST_BREAK_EVEN: _past_break_even,
     Verdict.LIKELY: _likely,
     Verdict.FEASIBLE: lambda board, place, p: f"in time at {board.document.confidence:.0%}",  # noqa: ARG005
 }

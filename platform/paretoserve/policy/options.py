@@ -10,12 +10,19 @@ from typing import NamedTuple
 from paretoserve.domain.estimate import Estimate
 from paretoserve.domain.profile import Profile
 from paretoserve.domain.request import Request
+from paretoserve.domain.residual import Residuals
 from paretoserve.domain.targets import Targets
 from paretoserve.domain.tier import Tier
 from paretoserve.latency.cost import list_price
 from paretoserve.latency.curve import fullest_tpot_ms
+from paretoserve.latency.speculation import break_even_batch
 from paretoserve.policy.directives import NOTHING, Said
 from paretoserve.policy.protocols import Rejection
+
+Acceptance = tuple[tuple[str, float], ...]
+"""As in an Estimate."""
+Paces = tuple[tuple[str, float], ...]
+"""TPOT over what the curve says, by profile; 1 for those that are not named."""
 
 E2E_FOR_OUTPUT = 0.9
 """Share of an end-to-end target that is left for output tokens once the first one has come."""
@@ -27,7 +34,8 @@ class Option(NamedTuple):
     The rules' rank comes first and then `price`, in GPU-seconds, when profiles are compared. A
     request is a guest where other tiers cannot do without the profile and its own can. `fullest`
     is log2 of TPOT when the profile is as full as it can be. `rejection` says why no replica will
-    do, `said` what the document's rules say.
+    do, `said` what the document's rules say. Beyond a batch of `pays_to` a profile without
+    speculation is faster.
     """
 
     profile: Profile
@@ -36,6 +44,7 @@ class Option(NamedTuple):
     guest: bool
     rejection: Rejection | None
     said: Said = NOTHING
+    pays_to: float = math.inf
 
 
 class Offer(NamedTuple):
@@ -47,10 +56,13 @@ class Offer(NamedTuple):
 
 
 class Rate(NamedTuple):
-    """GPU-seconds for a token of the prompt, and for one of the output."""
+    """GPU-seconds for a token of the prompt, and for one of the output; and the batch up to which
+    drafting pays, infinite for a profile that does not draft.
+    """
 
     prompt: float
     output: float
+    pays_to: float = math.inf
 
     def price(self, prompt_tokens: float, output_tokens: float) -> float:
         """GPU-seconds, infinite where even one stream is too slow."""
@@ -82,11 +94,15 @@ def tolerable_tpot_ms(targets: Targets, estimate: Estimate, waited_ms: float) ->
 class PriceList:
     """List prices by profile and tolerable TPOT, and which tiers cannot do without a profile.
 
-    A function of the profiles and tiers, computed once for each TPOT that is asked for.
+    A function of the profiles and tiers, and of `paces`: how many times as long as its curve says
+    a profile is known to take for a token. Computed once for each TPOT that is asked for.
     """
 
-    def __init__(self, tiers: Iterable[Tier], profiles: Mapping[str, Profile]) -> None:
+    def __init__(
+        self, tiers: Iterable[Tier], profiles: Mapping[str, Profile], paces: Paces = ()
+    ) -> None:
         self._profiles = profiles
+        self._paces = dict(paces)
         self._rates = lru_cache(maxsize=4096)(self._compute_rates)
         self._rows = lru_cache(maxsize=4096)(self._compute_row)
         tiers = tuple(tiers)
@@ -100,7 +116,7 @@ class PriceList:
 
     def price(self, name: str, tpot_target_ms: float, prompt_tokens: float, output: float) -> float:
         """GPU-seconds, infinite where even one stream is too slow."""
-        return self._rates(name, tpot_target_ms).price(prompt_tokens, output)
+        return self._rates(name, tpot_target_ms, 1.0, math.inf).price(prompt_tokens, output)
 
     def offers(self, tier: Tier) -> tuple[Offer, ...]:
         """What a tier may use, in the order of its profiles."""
@@ -109,9 +125,11 @@ class PriceList:
             for name in tier.profiles
         )
 
-    def rates(self, names: tuple[str, ...], tpot_target_ms: float) -> tuple[Rate, ...]:
-        """By profile; infinite where even one stream is too slow."""
-        return self._rows(names, tpot_target_ms)
+    def rates(
+        self, names: tuple[str, ...], tpot_target_ms: float, acceptance: Acceptance = ()
+    ) -> tuple[Rate, ...]:
+        """By profile; infinite where even one stream is too slow. `acceptance` is the request's."""
+        return self._rows(names, tpot_target_ms, acceptance)
 
     def fullest(self, name: str) -> float:
         """Log2 of TPOT, milliseconds, when the profile is as full as it can be."""
@@ -125,18 +143,46 @@ class PriceList:
         """Whether other tiers need the profile and this one does not."""
         return bool(self._needing[name]) and tier.name not in self._needing[name]
 
-    def _compute_row(self, names: tuple[str, ...], target_ms: float) -> tuple[Rate, ...]:
-        return tuple(self._rates(name, target_ms) for name in names)
+    def _compute_row(
+        self, names: tuple[str, ...], target_ms: float, acceptance: Acceptance
+    ) -> tuple[Rate, ...]:
+        accepts = dict(acceptance)
+        return tuple(
+            self._rates(name, target_ms, factor, self._pays_to(name, names, factor))
+            for name, factor in ((name, accepts.get(name, 1.0)) for name in names)
+        )
 
-    def _compute_rates(self, name: str, target_ms: float) -> Rate:
-        profile = self._profiles[name]
+    def _compute_rates(self, name: str, target_ms: float, accepts: float, pays_to: float) -> Rate:
+        """A token takes as many times what the curve says as the profile's pace over `accepts`."""
+        profile, slower = self._profiles[name], self._paces.get(name, 1.0) / accepts
 
         def price(prompt: int, output: int) -> float:
             return list_price(
-                profile, tpot_target_ms=target_ms, prompt_tokens=prompt, completion_tokens=output
+                profile,
+                tpot_target_ms=target_ms / slower,
+                prompt_tokens=prompt,
+                completion_tokens=output,
+                most=pays_to,
             )
 
-        return Rate(price(1, 0), price(0, 1))
+        return Rate(price(1, 0), slower * price(0, 1), pays_to)
+
+    def _pays_to(self, name: str, names: Iterable[str], accepts: float) -> float:
+        """The batch up to which a profile that drafts is faster than those of `names` that are
+        like it and do not.
+        """
+        own = self._profiles[name]
+        if own.curve.acceptance_length <= 1:
+            return math.inf
+        tokens = max(1.0, own.curve.acceptance_length * accepts)
+        plain = (
+            other.curve
+            for other in map(self._profiles.__getitem__, names)
+            if other.curve.acceptance_length <= 1
+            and (other.model, other.gpus) == (own.model, own.gpus)
+        )
+        batches = (break_even_batch(curve, own.curve, tokens) for curve in plain)
+        return min((batch for batch in batches if batch is not None), default=math.inf)
 
     def _needs(self, tier: Tier, name: str) -> bool:
         """Whether no profile of its model that is cheaper when full meets the tier's TPOT, though
@@ -152,6 +198,18 @@ class PriceList:
             o for o in cheaper if o in tier.profiles and self.price(o, target, 0, 1) < math.inf
         ]
         return bool(cheaper) and not meets
+
+
+def paces(residuals: Mapping[str, Residuals]) -> Paces:
+    """What is known of the profiles' paces, to the nearest half octave: what a token costs and who
+    needs what should not follow every breath of what is observed.
+    """
+    found = ((name, _half_octave(known.at(0.0).tpot)) for name, known in residuals.items())
+    return tuple(sorted((name, pace) for name, pace in found if pace != 1))
+
+
+def _half_octave(factor: float) -> float:
+    return math.exp2(round(2 * math.log2(factor)) / 2)
 
 
 def _two_digits(value: float) -> float:

@@ -12,14 +12,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from typing import NamedTuple
 
 from paretoserve.domain.decision import Decision, Outcome, Verdict
 from paretoserve.domain.policy import PolicyDocument
 from paretoserve.domain.profile import Profile
 from paretoserve.domain.replica import Snapshot
 from paretoserve.domain.request import Request
-from paretoserve.domain.residual import NO_RESIDUALS
+from paretoserve.domain.residual import Residuals
 from paretoserve.domain.tenant import Tenant
 from paretoserve.domain.tier import Tier
 from paretoserve.policy.catalog import PROFILE_FILTERS
@@ -28,8 +31,11 @@ from paretoserve.policy.columns import Columnist
 from paretoserve.policy.directives import Directives, Rulebook, Said
 from paretoserve.policy.explain import Candidates, chosen, reason, ruling
 from paretoserve.policy.options import (
+    Offer,
     Option,
+    Paces,
     PriceList,
+    paces,
     targets_of,
     tolerable_tpot_ms,
 )
@@ -38,6 +44,14 @@ from paretoserve.policy.weigh import Board, weigh
 
 SHORTEST_RETRY_S = 0.25
 LONGEST_RETRY_S = 30.0
+
+
+class Market(NamedTuple):
+    """Prices, what each tier is offered, and the tightest TPOT that each profile is needed for."""
+
+    prices: PriceList
+    offers: Mapping[str, tuple[Offer, ...]]
+    needed: Mapping[str, float]
 
 
 class Policy:
@@ -49,11 +63,11 @@ class Policy:
         self.document = document
         self._tiers = {tier.name: tier for tier in tiers}
         self._profiles = {profile.name: profile for profile in profiles}
-        self._prices = PriceList(self._tiers.values(), self._profiles)
-        self._offers = {tier.name: self._prices.offers(tier) for tier in self._tiers.values()}
         self._rulebook = Rulebook(document.rules, self._profiles.values())
-        needed = {name: self._prices.needed_tpot_ms(name) for name in self._profiles}
-        self._columnist = Columnist(document, self._profiles, needed)
+        self._columnist = Columnist(document, self._profiles)
+        self._markets = lru_cache(maxsize=256)(self._market_at)
+        self._residuals: Mapping[str, Residuals] = {}
+        self._market = self._markets(())
 
     def decide(self, request: Request, tenant: Tenant, snapshot: Snapshot, now: float) -> Decision:
         """Choose a profile and a replica for `request`, or say why none will do.
@@ -63,8 +77,9 @@ class Policy:
         """
         case = self._case(request, tenant, snapshot, now)
         directives = self._rulebook.apply(case, snapshot)
-        options = self._options(case, directives, snapshot)
-        board = weigh(case, self.document, options, self._columnist.of(snapshot))
+        market = self._market_of(snapshot)
+        options = self._options(case, directives, market)
+        board = weigh(case, self.document, options, self._columnist.of(snapshot, market.needed))
         choice = choose(board)
         by = ruling(board, choice) if directives.profiles else None
         return Decision(
@@ -91,32 +106,42 @@ class Policy:
         burn = snapshot.burn.get((tenant.name, tier.name), 0.0)
         return Case(request, tenant, tier, targets, tpot_ms, burn, now)
 
-    def _options(self, case: Case, directives: Directives, snapshot: Snapshot) -> list[Option]:
+    def _market_of(self, snapshot: Snapshot) -> Market:
+        """Prices and needs by what is known of the profiles' paces. The residuals are the same
+        object until something has been learned.
+        """
+        if snapshot.residuals is not self._residuals:
+            self._residuals = snapshot.residuals
+            self._market = self._markets(paces(snapshot.residuals))
+        return self._market
+
+    def _market_at(self, known: Paces) -> Market:
+        prices = PriceList(self._tiers.values(), self._profiles, known)
+        return Market(
+            prices,
+            {tier.name: prices.offers(tier) for tier in self._tiers.values()},
+            {name: prices.needed_tpot_ms(name) for name in self._profiles},
+        )
+
+    def _options(self, case: Case, directives: Directives, market: Market) -> list[Option]:
         """The tier's profiles, the one to be preferred first."""
         request, tier, found = case.request, case.tier, []
         output, acceptance = request.estimate.output_tokens, request.estimate.acceptance
-        rates = self._prices.rates(tier.profiles, case.tpot_ms * acceptance)
-        for offer, rate in zip(self._offers[tier.name], rates, strict=True):
+        rates = market.prices.rates(tier.profiles, case.tpot_ms, acceptance)
+        for offer, rate in zip(market.offers[tier.name], rates, strict=True):
             profile = offer.profile
             said = directives.of(profile.name)
             price = rate.price(request.prompt_tokens, output) * said.weight
             if request.home and request.home != profile.name:
                 price *= 1 + self.document.switch_cost
             rejection = _rejection(case, profile, said)
-            found.append(Option(profile, price, offer.fullest, offer.guest, rejection, said))
-        if all(option.guest or _found_too_slow(option, case, snapshot) for option in found):
+            found.append(
+                Option(profile, price, offer.fullest, offer.guest, rejection, said, rate.pays_to)
+            )
+        if all(option.guest or option.price == math.inf for option in found):
             found = [option._replace(guest=False) for option in found]
         found.sort(key=lambda option: (option.said.rank, option.price))
         return found
-
-
-def _found_too_slow(option: Option, case: Case, snapshot: Snapshot) -> bool:
-    """Whether a profile that would do by its curve was found not to, even when idle. With nowhere
-    else to go a request is no guest anywhere.
-    """
-    learned = snapshot.residuals.get(option.profile.name, NO_RESIDUALS)
-    idle_ms = option.profile.curve.points[0].tpot_ms
-    return idle_ms <= case.tpot_ms < idle_ms * learned.at(0.0).tpot
 
 
 def _rejection(case: Case, profile: Profile, said: Said) -> Rejection | None:

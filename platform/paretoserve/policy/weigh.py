@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from paretoserve.domain.decision import Verdict
+from paretoserve.domain.estimate import Estimate
 from paretoserve.domain.policy import PolicyDocument
 from paretoserve.domain.prediction import Prediction
 from paretoserve.domain.targets import Targets
@@ -36,20 +37,23 @@ class Promise(NamedTuple):
 class Board(NamedTuple):
     """All replicas of the fleet, weighed for one request. Arrays are as long as `columns.states`.
 
-    `open` are those that would take it at all, late or not; `in_time` those of them in time at the
-    median; `full_of_guests` have no room for its kind. `timely` are in time and have room, and
-    `confident` those of them that are in time at the policy's confidence too.
+    `uncached` is of the prompt,
+    in tokens. `open` are those that would take it at all, late or not; `in_time` those of them in time at the
+    median, `sure` at the policy's confidence too; `full_of_guests` have no room for its kind, or draft in vain. `timely` are in time and have room,
+    `confident` are sure and have.
     """
 
     case: Case
     document: PolicyDocument
     options: Sequence[Option]
     columns: Columns
+    uncached: float | Floats
     prediction: Prediction[Floats]
     promises: Sequence[Promise]
     open: Flags
     in_time: Flags
     full_of_guests: Flags
+    sure: Flags
     timely: Flags
     confident: Flags
 
@@ -69,8 +73,9 @@ class Board(NamedTuple):
         Requests that only a lightly loaded replica can serve fill a profile's replicas from the
         first one on, each as far as is comfortable; those that a full one can serve too, and
         guests, fill them from the last one on. So the two part, and the border moves with their
-        demand. Where nothing is comfortable, and for a tenant whose error budget burns: the least
-        total time, and more of it in unlike company.
+        demand. One that holds most of the prompt goes before all of these. Where nothing is
+        comfortable, and for a tenant whose error budget burns: the least total time, and more of
+        it in unlike company.
         """
         if not self.has(option, which):
             return None
@@ -78,7 +83,10 @@ class Board(NamedTuple):
         flags, unlike = which[span], self.columns.company[span] - min(own, option.fullest)
         first: int = span.start
         if self.document.pack > 0 and self.case.burn <= 1:
-            filled = (flags & self._comfortable(span) & (unlike > -LIKE)).tobytes()
+            comfortable = flags & self._comfortable(span)
+            if (at := self._warmest(comfortable, span)) is not None:
+                return first + at
+            filled = (comfortable & (unlike > -LIKE)).tobytes()
             last_first = option.guest or own >= option.fullest
             at = filled.rfind(1) if last_first else filled.find(1)
             if at >= 0:
@@ -86,13 +94,24 @@ class Board(NamedTuple):
         worse = 1 + self.document.group * np.abs(unlike)
         return first + int(np.where(flags, self.prediction.e2e_ms[span] * worse, math.inf).argmin())
 
+    def _warmest(self, flags: Flags, span: slice) -> int | None:
+        """Which of the span's replicas holds most of the prompt, if any holds some."""
+        if isinstance(self.uncached, float):
+            return None
+        uncached = np.where(flags, self.uncached[span], math.inf)
+        at = int(uncached.argmin())
+        return at if uncached[at] < self.case.request.prompt_tokens else None
+
     def late(self) -> Flags:
         """Replicas that would take the request, but not in time, and have room for its kind."""
         return self.open & ~(self.in_time | self.full_of_guests)
 
     def reserved(self) -> Flags:
-        """Replicas in time whose room is kept for others; one that spills may take it."""
-        return self.in_time & self.full_of_guests & (self.columns.used <= 1)
+        """Replicas in time whose room is kept for others; one that spills may take it, and one
+        that runs elsewhere only where it is sure.
+        """
+        in_time = self.sure if self.case.request.running else self.in_time
+        return in_time & self.full_of_guests & (self.columns.used <= 1)
 
     def _comfortable(self, span: slice) -> Flags:
         """Where the policy's confidence leaves enough of every target."""
@@ -107,7 +126,8 @@ def weigh(
 ) -> Board:
     """Weigh every replica. Those of profiles that are no option are weighed too, and ignored."""
     request, uncached = case.request, _uncached(case, document, columns)
-    prediction = predict(columns.outlook, uncached, request.estimate, request.waited_ms)
+    acceptance = _acceptance(request.estimate, columns)
+    prediction = predict(columns.outlook, uncached, request.estimate, request.waited_ms, acceptance)
     opened = in_time = sure = _open(case, document, columns)
     promises = _promises(case.targets, prediction)
     for promised, median, high in promises:
@@ -116,8 +136,8 @@ def weigh(
     full_of_guests = _full_of_guests(document, options, columns)
     timely = in_time & ~full_of_guests
     return Board(
-        case, document, options, columns, prediction, promises,
-        opened, in_time, full_of_guests, timely, timely & sure,
+        case, document, options, columns, uncached, prediction, promises,
+        opened, in_time, full_of_guests, sure, timely, timely & sure,
     )  # fmt: skip
 
 
@@ -148,6 +168,16 @@ def _failed(case: Case, columns: Columns) -> Flags:
     return np.array([state.replica_id in excluded for state in columns.states], dtype=np.bool_)
 
 
+def _acceptance(estimate: Estimate, columns: Columns) -> float | Floats:
+    """The tenant's acceptance by replica, over that of the replica's profile."""
+    if not estimate.acceptance:
+        return 1.0
+    found = np.ones(len(columns.states))
+    for profile, factor in estimate.acceptance:
+        found[columns.spans.get(profile, NOWHERE)] = factor
+    return found
+
+
 def _uncached(case: Case, document: PolicyDocument, columns: Columns) -> float | Floats:
     """Prompt tokens that each replica would have to compute."""
     request = case.request
@@ -165,14 +195,22 @@ def _full_of_guests(document: PolicyDocument, options: Sequence[Option], columns
 
     What a replica has to give is TPOT between that of an idle one and what the tiers that need
     the profile are promised, and time for prompts. A guest comes while the reserve of both would
-    be left, one that spills while anything would.
+    be left, one that spills while anything would. Where drafting no longer pays, at the request's
+    acceptance, it is better off with what does not draft.
     """
     full = np.zeros(len(columns.states), dtype=np.bool_)
     for option in options:
+        span = columns.spans.get(option.profile.name, NOWHERE)
         if option.guest:
-            span = columns.spans.get(option.profile.name, NOWHERE)
             full[span] = columns.used[span] > 1 - document.reserve
+        if option.pays_to < math.inf:
+            full[span] |= _past_break_even(option, columns, span)
     return full
+
+
+def _past_break_even(option: Option, columns: Columns, span: slice) -> Flags:
+    """Where a profile without speculation would be faster at that batch, with one more."""
+    return columns.outlook.load[span] * option.profile.limits.admit > option.pays_to
 
 
 def verdicts(board: Board) -> list[Verdict]:
@@ -185,6 +223,10 @@ def verdicts(board: Board) -> list[Verdict]:
     )
     codes = np.where(board.confident, _CODE[Verdict.FEASIBLE], _CODE[Verdict.LIKELY])
     codes[board.full_of_guests] = _CODE[Verdict.RESERVED]
+    for option in board.options:
+        if option.pays_to < math.inf:
+            past = _past_break_even(option, columns, board.span(option))
+            codes[board.span(option)][past] = _CODE[Verdict.PAST_BREAK_EVEN]
     codes[prediction.e2e_ms > targets.e2e_ms] = _CODE[Verdict.LATE_E2E]
     codes[prediction.tpot_ms > targets.tpot_ms] = _CODE[Verdict.LATE_TPOT]
     codes[prediction.ttft_ms > targets.ttft_ms] = _CODE[Verdict.LATE_TTFT]

@@ -9,7 +9,7 @@ infinity: null stands for it in the fleet and in targets, -1 in predictions and 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields
 from itertools import repeat
 from operator import attrgetter
@@ -185,10 +185,14 @@ def _request_of(value: Json) -> Request:
         request_id=value["id"],
         session_id=value.get("session", ""),
         excluded_replicas=frozenset(value.get("excluded_replicas", ())),
-        estimate=Estimate(*value["estimate"]),
+        estimate=_estimate_of(*value["estimate"]),
         cached=tuple((replica_id, tokens) for replica_id, tokens in value.get("cached", ())),
         **plain,
     )
+
+
+def _estimate_of(output: float, high: float, acceptance: Iterable[Sequence[Any]]) -> Estimate:
+    return Estimate(output, high, tuple((profile, factor) for profile, factor in acceptance))
 
 
 def _fleet(replicas: Sequence[ReplicaState]) -> Json:

@@ -37,7 +37,6 @@ def test_an_idle_replica_is_the_bare_curve() -> None:
         tpot_high_factor=1,
         kv_room=math.inf,
         load=1 / 16,
-        drafts=1,
     )
 
 
@@ -92,11 +91,6 @@ def test_the_factors_are_those_of_the_load_with_one_more(running: int, bucket: i
         found.tpot_high_factor,
     )
     assert factors == known.buckets[bucket]
-
-
-def test_drafts_matter_only_where_a_step_gives_more_than_one_token() -> None:
-    plain = profile("plain", ((1, 2.0),), max_batch=8, admit=16)
-    assert (ahead().drafts, ahead(plain).drafts) == (1, 0)
 
 
 def test_room_in_the_cache_is_what_is_not_used() -> None:

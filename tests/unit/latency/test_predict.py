@@ -15,7 +15,7 @@ from paretoserve.latency.predict import predict
 LOADED = Outlook(
     wait_ms=20, begin_ms=4, token_ms=0.1, turn_ms=0.5, tpot_ms=6, prompt_gpu_s=0.001,
     output_gpu_s=0.01, ttft_factor=2, ttft_high_factor=3, tpot_factor=1.5, tpot_high_factor=2,
-    kv_room=1e6, load=0.5, drafts=1,
+    kv_room=1e6, load=0.5,
 )  # fmt: skip
 ANSWER = Estimate(output_tokens=11, output_tokens_high=21)
 
@@ -42,29 +42,28 @@ def test_what_it_has_waited_counts_but_is_no_fault_of_the_curve() -> None:
         assert value == pytest.approx(getattr(fresh, name) + (70 if name in later else 0))
 
 
-def test_a_tenant_that_drafts_well_is_faster() -> None:
-    twice = predict(LOADED, 100, ANSWER._replace(acceptance=2.0))
+def test_a_tenant_that_drafts_well_is_faster_and_cheaper() -> None:
+    plain, twice = predict(LOADED, 100, ANSWER), predict(LOADED, 100, ANSWER, acceptance=2.0)
     assert (twice.tpot_ms, twice.tpot_high_ms) == pytest.approx((4.5, 6))
-    assert twice.ttft_ms == predict(LOADED, 100, ANSWER).ttft_ms
-
-
-def test_only_where_drafts_are_verified() -> None:
-    plain, well = LOADED._replace(drafts=0), ANSWER._replace(acceptance=2.0)
-    assert predict(plain, 100, well) == predict(plain, 100, ANSWER)
+    assert twice.gpu_seconds == pytest.approx(0.1 + 0.055)
+    assert twice.ttft_ms == plain.ttft_ms
 
 
 numbers = st.floats(0, 1e4)
-outlooks = st.builds(Outlook, *[numbers] * (len(Outlook._fields) - 1), st.sampled_from((0.0, 1.0)))
-estimates = st.builds(Estimate, st.floats(1, 1e4), st.floats(1, 1e4), st.floats(0.2, 5))
+outlooks = st.builds(Outlook, *[numbers] * len(Outlook._fields))
+estimates = st.builds(Estimate, st.floats(1, 1e4), st.floats(1, 1e4))
+offers = st.tuples(outlooks, st.floats(0, 1e5), st.floats(0.2, 5))
 
 
-@given(st.lists(st.tuples(outlooks, st.floats(0, 1e5)), min_size=1, max_size=5), estimates, numbers)
+@given(st.lists(offers, min_size=1, max_size=5), estimates, numbers)
 def test_many_at_once_are_each_alone(
-    replicas: list[tuple[Outlook[float], float]], estimate: Estimate, waited_ms: float
+    replicas: list[tuple[Outlook[float], float, float]], estimate: Estimate, waited_ms: float
 ) -> None:
-    columns = Outlook(*(np.array(column) for column in zip(*(o for o, _ in replicas), strict=True)))
-    prompts = np.array([prompt for _, prompt in replicas])
-    together = predict(columns, prompts, estimate, waited_ms)
-    for at, (one, prompt) in enumerate(replicas):
-        alone = predict(one, prompt, estimate, waited_ms)
+    columns = Outlook(
+        *(np.array(column) for column in zip(*(o for o, *_ in replicas), strict=True))
+    )
+    prompts, accepts = (np.array([one[at] for one in replicas]) for at in (1, 2))
+    together = predict(columns, prompts, estimate, waited_ms, accepts)
+    for at, (one, prompt, factor) in enumerate(replicas):
+        alone = predict(one, prompt, estimate, waited_ms, factor)
         assert Prediction(*(float(figures[at]) for figures in together)) == alone

@@ -62,7 +62,7 @@ def test_of_a_stranger_it_expects_what_the_prior_says() -> None:
     estimate = expected(experience(), max_tokens=10_000).estimate
     assert estimate.output_tokens == pytest.approx(PRIOR_MEDIAN, rel=0.05)
     assert estimate.output_tokens_high > estimate.output_tokens
-    assert estimate.acceptance == 1
+    assert estimate.accepts("fast") == 1
 
 
 def test_lengths_are_the_tenants_own() -> None:
@@ -127,7 +127,8 @@ def test_residuals_are_what_was_observed_over_what_the_curve_said() -> None:
         begun = leg(tokens=21)
         by.began(begun, NOW + 0.03)  # 30 ms where 10 were expected
         begun.first_at = NOW + 0.03
-        by.ended(begun, None, NOW + 0.03 + 0.08)  # 4 ms a token where 2 were expected
+        begun.last_at = NOW + 0.03 + 0.08
+        by.ended(begun, None, NOW + 60)  # 4 ms a token where 2 were expected
         learned = by.residuals(at)
     factors = learned["fast"].at(0.1)
     assert (factors.ttft, factors.tpot) == (pytest.approx(3, rel=0.1), pytest.approx(2, rel=0.1))
@@ -138,9 +139,18 @@ def test_a_stay_of_few_tokens_says_nothing_of_its_pace() -> None:
     by = experience()
     for _ in range(50):
         short = leg(tokens=8)
-        short.first_at = NOW
+        short.first_at, short.last_at = NOW, NOW + 10
         by.ended(short, None, NOW + 10)
     assert by.residuals(NOW + 1)["fast"].at(0.1).tpot == pytest.approx(1, rel=0.05)
+
+
+def test_the_silence_of_a_lost_replica_is_no_fault_of_the_curve() -> None:
+    by = experience()
+    for _ in range(50):
+        lost = leg(tokens=101)
+        lost.first_at, lost.last_at = NOW, NOW + 0.2
+        by.ended(lost, None, NOW + 3)
+    assert by.residuals(NOW + 4)["fast"].at(0.1).tpot == pytest.approx(1, rel=0.05)
 
 
 def test_what_came_later_is_no_fault_of_the_curve() -> None:
@@ -149,8 +159,8 @@ def test_what_came_later_is_no_fault_of_the_curve() -> None:
     crowd = state("fast-0", running=33)  # 3 ms
     for number in range(50):
         stay = leg(tokens=101, tpot_ms=1.0)
-        stay.first_at = NOW
-        by.ended(stay, crowd, NOW + 0.1 * (1.0 + (1 + 31 / 16)) / 2)
+        stay.first_at, stay.last_at = NOW, NOW + 0.1 * (1.0 + (1 + 31 / 16)) / 2
+        by.ended(stay, crowd, NOW + 1)
         learned = by.residuals(NOW + number / 10)
     assert learned["fast"].at(0.1).tpot == pytest.approx(1, rel=0.1)
 
@@ -169,9 +179,20 @@ def test_acceptance_is_that_of_the_tenant_on_the_drafting_profile() -> None:
     well = Acceptance(steps=1000, drafted=3000, accepted=2000)  # three tokens a step
     for _ in range(20):
         by.finished(stream(3000, leg(by=DRAFTING), max_tokens=4000), well, NOW)
-    assert expected(by).estimate.acceptance == pytest.approx(3 / 2, rel=0.1)
-    assert by.rest(stream(5)).acceptance == expected(by).estimate.acceptance
-    assert expected(by, tenant=tenant("globex").name).estimate.acceptance < 1.4
+    own = expected(by).estimate
+    assert own.accepts("drafting") == pytest.approx(3 / 2, rel=0.1)
+    assert own.accepts("fast") == 1
+    assert by.rest(stream(5)).acceptance == own.acceptance
+    assert expected(by, tenant=tenant("globex").name).estimate.accepts("drafting") < 1.4
+
+
+def test_each_profile_that_drafts_has_its_own() -> None:
+    """Prices are worked out once for each: a figure has two decimals."""
+    other = DRAFTING.model_copy(update={"name": "other"})
+    by = experience((DRAFTING, other))
+    poor = Acceptance(steps=1000, drafted=3000, accepted=0)
+    by.finished(stream(1000, leg(by=other), max_tokens=4000), poor, NOW)
+    assert expected(by).estimate.acceptance == (("other", 0.58),)
 
 
 @given(st.lists(st.text(min_size=1), min_size=1, max_size=20, unique=True))

@@ -1,4 +1,4 @@
-"""A stream over the replicas that it runs on, and when it is time to move it."""
+"""A stream over the replicas that it runs on."""
 
 from __future__ import annotations
 
@@ -9,14 +9,11 @@ import pytest
 from tests.support.routing import ACME, BY_NAME, request
 
 from paretoserve.domain.estimate import Estimate
-from paretoserve.domain.policy import Escalation
 from paretoserve.domain.targets import Targets
-from paretoserve.placement.streams import Pace, Stream, threatened
+from paretoserve.placement.streams import Stream
 
 ARRIVED = 50.0
 REST = Estimate(40, 100)
-ESCALATION = Escalation(share=0.9, least_tokens=4)
-FASTEST = Pace(tpot_ms=2, prompt_ms=0.1, fixed_ms=20)
 
 
 def stream(
@@ -49,7 +46,7 @@ def test_of_a_single_token_there_is_no_pace(tokens: int) -> None:
 def test_its_rest_is_a_request_with_what_it_has_in_the_prompt() -> None:
     found = stream(Targets(1000, 25))
     rest = found.continued(REST, ARRIVED + 0.5)
-    assert (rest.prompt_tokens, rest.generated, rest.estimate) == (511, 11, REST)
+    assert (rest.prompt_tokens, rest.generated) == (511, 11)
     assert rest.waited_ms == pytest.approx(500)
     assert (rest.cached, rest.draw) == ((), 1.0)
     assert (rest.ttft_ms, rest.tpot_ms) == (math.inf, math.inf)
@@ -81,46 +78,39 @@ def test_without_a_token_it_must_end_when_it_was_promised_to() -> None:
     assert stream(Targets(tpot_ms=25, e2e_ms=4000), tokens=0).end_target_ms(40) == 4000
 
 
-def is_threatened(found: Stream, now_ms: float = 200, rest: Estimate = REST) -> bool:
-    return threatened(found, rest, FASTEST, ESCALATION, ARRIVED + now_ms / 1000)
+def test_only_a_promise_of_pace_asks_what_is_faster_to_allow_for_its_longest_rest() -> None:
+    """At less than its TPOT a longer rest is easier to bring in time, not harder."""
+    assert stream(Targets(1000, 25)).continued(REST, ARRIVED + 0.5).estimate == Estimate(40, 40)
+    assert stream(Targets(e2e_ms=4000)).continued(REST, ARRIVED + 0.5).estimate == REST
 
 
 @pytest.mark.parametrize(
-    ("why", "found", "moved"),
+    ("targets", "tokens", "behind_ms"),
     [
-        ("its mean is over its promise", stream(Targets(300, 9)), True),
-        ("its mean is within it", stream(Targets(300, 11)), False),
-        ("its pace is not known yet", stream(Targets(300, 9), tokens=3), False),
-        ("it has just enough tokens", stream(Targets(300, 9), tokens=4), True),
-        ("its first token was late already", stream(Targets(99, 9)), False),
-        ("nothing but the first token was promised", stream(Targets(ttft_ms=300)), False),
+        (Targets(tpot_ms=8), 11, 10 * (10 - 8)),
+        (Targets(tpot_ms=25), 11, 10 * (10 - 25)),
+        (Targets(tpot_ms=8), 1, -math.inf),
+        (Targets(e2e_ms=4000), 11, -math.inf),
     ],
 )
-def test_a_stream_with_a_tpot_target(why: str, found: Stream, moved: bool) -> None:
-    assert is_threatened(found) == moved, why
+def test_how_far_it_is_behind(targets: Targets, tokens: int, behind_ms: float) -> None:
+    assert stream(targets, tokens=tokens).overdrawn_ms == pytest.approx(behind_ms)
 
 
-def test_a_stream_with_an_end_target_stays_until_the_last_moment() -> None:
-    """A long rest of 100 tokens takes 1000 ms here, or 20 + 51 + 200 elsewhere."""
-    found = stream(Targets(e2e_ms=1000))
-    last_ms = 0.9 * 1000 - (20 + 0.1 * 511 + 2 * 100)
-    assert not is_threatened(found, last_ms - 1)
-    assert is_threatened(found, last_ms + 1)
+@pytest.mark.parametrize(
+    ("targets", "after_s"),
+    [
+        (Targets(ttft_ms=300, tpot_ms=8), 0.3),
+        (Targets(e2e_ms=4000), 4),
+        (Targets(ttft_ms=300, e2e_ms=200), 0.2),
+    ],
+)
+def test_its_deadline_is_the_first_time_that_is_promised(targets: Targets, after_s: float) -> None:
+    assert stream(targets).deadline == pytest.approx(ARRIVED + after_s)
 
 
-def test_one_that_will_make_it_is_not_moved_at_all() -> None:
-    found = stream(Targets(e2e_ms=2000))
-    assert not any(is_threatened(found, now_ms) for now_ms in range(200, 1001, 50))
-
-
-def test_it_may_yet_be_short() -> None:
-    """With little to come even a long rest makes it."""
-    assert not is_threatened(stream(Targets(e2e_ms=1000)), 890, rest=Estimate(5, 10))
-
-
-def test_a_replay_takes_all_that_it_has() -> None:
-    found = stream(Targets())
-    assert FASTEST.replay_ms(found) == pytest.approx(20 + 0.1 * 511)
-    found.request = replace(found.continued(REST, ARRIVED + 1))
-    found.add(9, ARRIVED + 2)
-    assert FASTEST.replay_ms(found) == pytest.approx(20 + 0.1 * 520)
+def test_requests_that_need_the_same_are_alike() -> None:
+    plain, penal = stream(Targets()), stream(Targets())
+    assert plain.lane == penal.lane
+    penal.request = replace(penal.request, penalized=True)
+    assert plain.lane != penal.lane

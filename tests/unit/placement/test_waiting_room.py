@@ -11,8 +11,18 @@ from paretoserve.placement.waiting_room import Waiting, WaitingRoom
 PRIORITY = {"gold": 10, "silver": 5, "bronze": 0}
 
 
-def held(request_id: str, tier: str = "gold", tenant: str = "a", until: float = 9.0) -> Waiting:
-    return Waiting(request_id, tier, tenant, PRIORITY[tier], until, arrived_at=0.0)
+def held(
+    request_id: str,
+    tier: str = "gold",
+    tenant: str = "a",
+    *,
+    until: float = 9.0,
+    due: float | None = None,
+    lane: str = "",
+) -> Waiting:
+    """`due` is its deadline, which is when it gives up where that is not said."""
+    deadline = until if due is None else due
+    return Waiting(request_id, tier, tenant, PRIORITY[tier], deadline, until, 0.0, (lane,))
 
 
 def room_of(*waiting: Waiting, fairness: VirtualTime | None = None) -> WaitingRoom:
@@ -22,26 +32,63 @@ def room_of(*waiting: Waiting, fairness: VirtualTime | None = None) -> WaitingRo
     return room
 
 
-def heads(room: WaitingRoom) -> list[str]:
-    return [head.request_id for head in room.heads()]
+def served(room: WaitingRoom) -> list[str]:
+    """Everybody, in the order in which they are taken."""
+    taken = []
+    while (waiting := room.next({})) is not None:
+        taken.append(waiting.request_id)
+        room.remove(waiting.request_id)
+    return taken
 
 
-def test_one_head_per_tier_highest_priority_first() -> None:
+def test_all_of_the_most_important_tier_come_first() -> None:
     room = room_of(held("b", "bronze"), held("s", "silver"), held("g"), held("g2"))
-    assert heads(room) == ["g", "s", "b"]
-    assert [room.waiting(tier) for tier in ("gold", "silver", "none")] == [2, 1, 0]
-    room.remove("s")
-    assert heads(room) == ["g", "b"]
-    assert heads(room_of()) == []
+    assert [room.waiting(tier, ("",)) for tier in ("gold", "silver", "none")] == [2, 1, 0]
+    assert [room.outranks(priority) for priority in (10, 9, -1)] == [False, True, True]
+    assert served(room) == ["g", "g2", "s", "b"]
+    assert room.next({}) is None
+    assert not room.outranks(-1)
 
 
-def test_of_a_tenant_the_one_whose_time_runs_out_first_then_the_one_that_came_first() -> None:
-    room = room_of(held("late", until=5), held("first", until=3), held("second", until=3))
-    served = []
-    while len(room):
-        served += heads(room)
-        room.remove(served[-1])
-    assert served == ["first", "second", "late"]
+def test_of_a_tenant_the_one_whose_deadline_is_first_then_the_one_that_came_first() -> None:
+    """Whenever they would give up their turn."""
+    room = room_of(
+        held("late", until=1, due=5), held("first", until=3), held("second", until=2, due=3)
+    )
+    assert served(room) == ["first", "second", "late"]
+
+
+def test_only_a_lane_waits_for_its_first() -> None:
+    room = room_of(
+        held("x", due=1, lane="m"), held("y", due=2, lane="m"), held("z", due=3, lane="n"),
+        held("s", "silver", lane="m"),
+    )  # fmt: skip
+
+    def turn(**blocked: set[str]) -> str | None:
+        shut = {tier: {(lane,) for lane in lanes} for tier, lanes in blocked.items()}
+        found = room.next(shut)
+        return found and found.request_id
+
+    assert (room.waiting("gold", ("m",)), room.waiting("gold", ("n",))) == (2, 1)
+    assert turn() == "x"
+    assert turn(gold={"m"}) == "z"
+    assert turn(gold={"m", "n"}) == "s"
+    assert turn(gold={"n"}) == "x"
+    assert turn(gold={"m", "n"}, silver={"m"}) is None
+    room.remove("z")
+    assert turn(gold={"m"}) == "s"
+
+
+def test_beside_a_blocked_lane_the_tenant_that_had_least_is_next() -> None:
+    fairness = VirtualTime()
+    room = room_of(
+        held("a", tenant="a", due=1, lane="n"), held("b", tenant="b", due=2, lane="n"),
+        held("m", tenant="c", lane="m"), fairness=fairness,
+    )  # fmt: skip
+    fairness.charge("gold", "a", 1, 1)
+    found = room.next({"gold": {("m",)}})
+    assert found is not None
+    assert found.request_id == "b"
 
 
 def test_of_a_tier_the_tenant_that_had_least_is_next() -> None:
@@ -50,13 +97,12 @@ def test_of_a_tier_the_tenant_that_had_least_is_next() -> None:
         *(held(f"{tenant}{number}", tenant=tenant) for tenant in "ab" for number in range(3)),
         fairness=fairness,
     )
-    weight, served = {"a": 1.0, "b": 2.0}, []
-    while len(room):
-        (head,) = room.heads()
-        served.append(head.request_id)
+    weight, taken = {"a": 1.0, "b": 2.0}, []
+    while (head := room.next({})) is not None:
+        taken.append(head.request_id)
         room.remove(head.request_id)
         fairness.charge(head.tier, head.tenant, 1.0, weight[head.tenant])
-    assert served == ["a0", "b0", "b1", "a1", "b2", "a2"]
+    assert taken == ["a0", "b0", "b1", "a1", "b2", "a2"]
 
 
 def test_who_waits_for_the_first_time_is_lifted_and_not_served_alone() -> None:
@@ -68,6 +114,11 @@ def test_who_waits_for_the_first_time_is_lifted_and_not_served_alone() -> None:
     room.remove("a0")
     room.remove("a1")
     assert fairness.least("gold") == "b"
+
+
+def test_the_most_important_of_what_has_run_out_of_time_is_decided_first() -> None:
+    room = room_of(held("b", "bronze", until=1), held("g", until=2), held("g1", until=2, due=1))
+    assert [waiting.request_id for waiting in room.expired(2)] == ["g1", "g", "b"]
 
 
 def test_what_has_run_out_of_time_is_taken_out_in_order() -> None:
@@ -103,7 +154,7 @@ def test_a_full_room_gives_up_the_lowest_priority_first_and_nobody_for_an_equal(
     assert room.shed_candidate(PRIORITY["bronze"]) is None
     assert room.remove("b2") is candidate
     room.add(held("s", "silver"))
-    assert heads(room) == ["g", "s", "b1"]
+    assert served(room) == ["g", "s", "b1"]
 
 
 def test_a_request_is_held_once_at_a_time() -> None:
@@ -113,8 +164,8 @@ def test_a_request_is_held_once_at_a_time() -> None:
     room.remove("x")
     room.add(held("x", "silver", until=8))
     assert room.next_expiry() == 8
-    assert heads(room) == ["x"]
-    assert room.waiting("gold") == 0
+    assert room.waiting("gold", ("",)) == 0
+    assert served(room) == ["x"]
 
 
 def test_what_has_gone_is_cleared_away_and_the_order_stays() -> None:
@@ -130,8 +181,4 @@ def test_what_has_gone_is_cleared_away_and_the_order_stays() -> None:
     shed = room.shed_candidate(99)
     assert shed is not None
     assert shed.give_up_at == max(kept.values())
-    served = []
-    while len(room):
-        served += heads(room)
-        room.remove(served[-1])
-    assert served == sorted(kept, key=kept.__getitem__)
+    assert served(room) == sorted(kept, key=kept.__getitem__)

@@ -186,7 +186,8 @@ def test_what_runs_leaves_for_nothing_but_a_sure_place() -> None:
     ("why", "learned", "guest"),
     [
         ("the cheaper profile will do", {}, True),
-        ("it was found slower, but not too slow", {"wide": residuals(tpot=2.0)}, True),
+        ("it was found slower, but is cheaper still", {"wide": residuals(tpot=1.15)}, True),
+        ("it was found so slow that it is the dearer one", {"wide": residuals(tpot=2.0)}, False),
         ("it was found too slow even when idle", {"wide": residuals(tpot=5.0)}, False),
     ],
 )
@@ -203,7 +204,7 @@ def test_a_request_is_a_guest_where_it_could_go_elsewhere(
 def test_a_profile_that_only_residuals_speak_against_is_tried_now_and_then() -> None:
     bad = {"wide": residuals(ttft=50.0, ttft_high=60.0, tpot=5.0, tpot_high=6.0)}
     by, states = policy(explore=0.1), (state("fast-0"), state("wide-0"))
-    seldom, often = request("standard", draw=0.02), request("standard", draw=0.5)
+    seldom, often = request("standard", draw=0.07), request("standard", draw=0.5)
     tried, greedy = decide(seldom, *states, by=by, **bad), decide(often, *states, by=by, **bad)
     assert tried.chosen is not None
     assert greedy.chosen is not None

@@ -15,6 +15,7 @@ from paretoserve.domain.residual import LOAD_BUCKETS, Factors, Residuals
 from paretoserve.latency.outlook import Outlook, outlook
 from paretoserve.policy.columns import Columnist, Columns
 
+NEEDED = {"fast": NEEDED_TPOT_MS, "wide": math.inf}
 SLOW = Residuals((Factors(2.0, 2.5, 3.0, 3.5),) * LOAD_BUCKETS)
 
 
@@ -22,7 +23,6 @@ def columnist(**parameters: object) -> Columnist:
     return Columnist(
         document(**parameters),
         {profile.name: profile for profile in PROFILES},
-        {"fast": NEEDED_TPOT_MS, "wide": math.inf},
     )
 
 
@@ -36,7 +36,7 @@ def one(columns: Columns, replica_id: str) -> dict[str, float]:
 
 def test_replicas_stand_by_profile_and_id() -> None:
     snapshot = fleet(state("wide-1"), state("fast-0"), state("wide-0"), state("fast-1"))
-    columns = columnist().of(snapshot)
+    columns = columnist().of(snapshot, NEEDED)
     assert [s.replica_id for s in columns.states] == ["fast-0", "fast-1", "wide-0", "wide-1"]
     assert columns.spans == {"fast": slice(0, 2), "wide": slice(2, 4)}
 
@@ -45,7 +45,7 @@ def test_a_row_is_the_outlook_of_the_replica_alone() -> None:
     loaded = state("fast-0", running=9, waiting=2, waiting_tokens=800, kv_used_tokens=5000,
                    kv_total_tokens=60_000, prefill_rate=9000.0)  # fmt: skip
     snapshot = fleet(loaded, state("fast-1"), residuals={"fast": SLOW})
-    figures = one(columnist().of(snapshot), "fast-0")
+    figures = one(columnist().of(snapshot, NEEDED), "fast-0")
     alone = outlook(FAST, loaded, SLOW)
     assert {name: figures[name] for name in Outlook._fields} == alone._asdict()
     assert figures["prompts"] == pytest.approx(9.0 * alone.token_ms)
@@ -53,7 +53,7 @@ def test_a_row_is_the_outlook_of_the_replica_alone() -> None:
 
 
 def test_an_empty_fleet_has_columns_of_no_length() -> None:
-    columns = columnist().of(fleet())
+    columns = columnist().of(fleet(), NEEDED)
     assert (columns.states, columns.spans) == ((), {})
     assert all(len(column) == 0 for column in columns.outlook)
 
@@ -62,7 +62,7 @@ def test_company_is_the_tightest_promise_that_the_profile_can_tell_from_others()
     full_ms = 1 + 31 / 16  # a fast replica with 32 streams
     states = (state("fast-0", tightest_tpot_ms=2.0), state("fast-1", tightest_tpot_ms=25.0),
               state("fast-2"))  # fmt: skip
-    columns = columnist().of(fleet(*states))
+    columns = columnist().of(fleet(*states), NEEDED)
     assert columns.company == pytest.approx([1.0, math.log2(full_ms), math.log2(full_ms)])
 
 
@@ -78,7 +78,7 @@ def test_company_is_the_tightest_promise_that_the_profile_can_tell_from_others()
     ],
 )
 def test_room_to_spare(load: dict[str, float], spare: bool) -> None:
-    columns = columnist(spare=0.8).of(fleet(state("fast-0", **load)))
+    columns = columnist(spare=0.8).of(fleet(state("fast-0", **load)), NEEDED)
     assert bool(columns.spare[0]) == spare
 
 
@@ -95,7 +95,7 @@ def test_room_to_spare(load: dict[str, float], spare: bool) -> None:
 def test_what_closes_a_replica_is_the_first_filter_that_rejects_it(
     load: dict[str, float], verdict: Verdict | None
 ) -> None:
-    columns = columnist().of(fleet(state("fast-0", **load)))
+    columns = columnist().of(fleet(state("fast-0", **load)), NEEDED)
     (rejection,) = columns.rejections
     assert (rejection.verdict if rejection else None) == verdict
     assert bool(columns.open[0]) == (verdict is None)
@@ -111,20 +111,20 @@ def test_what_closes_a_replica_is_the_first_filter_that_rejects_it(
     ],
 )
 def test_what_is_used_of_what_a_profile_is_needed_for(load: dict[str, float], used: float) -> None:
-    columns = columnist().of(fleet(state("fast-0", **load), state("wide-0", running=100)))
+    columns = columnist().of(fleet(state("fast-0", **load), state("wide-0", running=100)), NEEDED)
     assert columns.used == pytest.approx([used, 0.0], abs=0.01)
 
 
 def test_the_same_snapshot_costs_nothing() -> None:
     made, snapshot = columnist(), fleet(state("fast-0"), state("wide-0"))
-    assert made.of(snapshot) is made.of(snapshot)
+    assert made.of(snapshot, NEEDED) is made.of(snapshot, NEEDED)
 
 
 def test_only_what_has_changed_is_computed_again_and_what_was_handed_out_stays() -> None:
     made, kept = columnist(), state("wide-0", running=3)
-    first = made.of(fleet(state("fast-0"), kept))
+    first = made.of(fleet(state("fast-0"), kept), NEEDED)
     before = first.table.copy()
-    second = made.of(fleet(state("fast-0", running=8), kept))
+    second = made.of(fleet(state("fast-0", running=8), kept), NEEDED)
     assert np.array_equal(first.table, before)
     assert one(second, "fast-0")["tpot_ms"] == outlook(FAST, second.states[0]).tpot_ms
     assert one(second, "wide-0") == one(first, "wide-0")
@@ -146,8 +146,8 @@ CHANGES = {
 def test_a_change_of_the_fleet_gives_what_a_fresh_columnist_gives(change: str) -> None:
     before, after = CHANGES[change]
     made = columnist()
-    made.of(fleet(*before))
-    assert_same(made.of(fleet(*after)), columnist().of(fleet(*after)))
+    made.of(fleet(*before), NEEDED)
+    assert_same(made.of(fleet(*after), NEEDED), columnist().of(fleet(*after), NEEDED))
 
 
 @pytest.mark.parametrize("learned", [{}, {"fast": SLOW}, {"wide": SLOW}, {"other": SLOW}])
@@ -155,13 +155,13 @@ def test_residuals_come_and_go(learned: dict[str, Residuals]) -> None:
     made, states = columnist(), (state("fast-0"), state("wide-0"), state("a", profile="other"))
     for residuals in ({"fast": SLOW}, learned, {}, {"fast": SLOW, "wide": SLOW}, learned):
         snapshot = fleet(*states, residuals=residuals)
-        assert_same(made.of(snapshot), columnist().of(snapshot))
+        assert_same(made.of(snapshot, NEEDED), columnist().of(snapshot, NEEDED))
 
 
 def test_equal_residuals_that_are_another_object_change_nothing() -> None:
     made, snapshot = columnist(), fleet(state("fast-0"), residuals={"fast": SLOW})
     again: Snapshot = replace(snapshot, residuals={"fast": Residuals(SLOW.buckets)})
-    assert_same(made.of(snapshot), made.of(again))
+    assert_same(made.of(snapshot, NEEDED), made.of(again, NEEDED))
 
 
 def assert_same(found: Columns, fresh: Columns) -> None:
@@ -169,3 +169,12 @@ def assert_same(found: Columns, fresh: Columns) -> None:
     assert found.rejections == fresh.rejections
     assert found.spans == fresh.spans
     assert np.array_equal(found.table, fresh.table)
+
+
+def test_who_needs_a_profile_may_change_with_what_is_learned() -> None:
+    """With a wide one too slow for all but batch, loose tiers need the fast one too."""
+    made, snapshot = columnist(), fleet(state("fast-0", running=8), state("wide-0"))
+    tight = made.of(snapshot, NEEDED)
+    loose = made.of(snapshot, {"fast": 25.0, "wide": math.inf})
+    assert loose.used[0] < tight.used[0]
+    assert_same(made.of(snapshot, NEEDED), tight)

@@ -93,8 +93,16 @@ def test_equal_replicas_are_told_apart_by_name() -> None:
 def test_a_replica_that_holds_a_prefix_is_sooner_done() -> None:
     asked = request("strict", prompt_tokens=3000, cached=(("fast-1", 2900),))
     states = (state("fast-0"), state("fast-1"))
-    assert chosen(asked, *states, pack=0.0) == "fast-1"
-    assert chosen(asked, *states, pack=0.0, affinity=False) == "fast-0"
+    for pack in (0.0, 0.8):
+        assert chosen(asked, *states, pack=pack) == "fast-1"
+        assert chosen(asked, *states, pack=pack, affinity=False) == "fast-0"
+
+
+def test_a_prefix_is_no_reason_to_crowd() -> None:
+    """Where it is held a full replica would be late; of two that hold some, more is better."""
+    asked = request("strict", prompt_tokens=3000, cached=(("fast-0", 2900), ("fast-2", 1000)))
+    states = (state("fast-0", running=17), state("fast-1"), state("fast-2"))
+    assert chosen(asked, *states) == "fast-2"
 
 
 def board(asked: Request, *states: ReplicaState) -> tuple[Board, dict[str, Option]]:
@@ -110,7 +118,7 @@ def board(asked: Request, *states: ReplicaState) -> tuple[Board, dict[str, Optio
         for name in tier.profiles
     }
     needed = {name: prices.needed_tpot_ms(name) for name in profiles}
-    columns = Columnist(document(), profiles, needed).of(fleet(*states))
+    columns = Columnist(document(), profiles).of(fleet(*states), needed)
     return weigh(case, document(), list(options.values()), columns), options
 
 

@@ -1,0 +1,158 @@
+"""When a running stream is worth moving: what it may still hope for where it is, and elsewhere.
+
+A stream keeps its promise of pace if its mean over the whole answer does, so what matters is how
+much it is behind, how fast it goes on, and for how long: the chance of that comes from how long
+its tenant's answers get. A move costs the prompt again and takes room from those who need the
+faster profile, so it must be worth a stated gain in that chance.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from paretoserve.domain.policy import Escalation
+from paretoserve.domain.profile import Profile
+from paretoserve.domain.replica import Health, ReplicaState, Snapshot
+from paretoserve.domain.residual import NO_RESIDUALS, Residuals
+from paretoserve.domain.tier import Tier
+from paretoserve.latency.outlook import Outlook, outlook, present_tpot_ms
+from paretoserve.placement.streams import Leg, Stream
+
+LOOK_EVERY_S = 0.1
+"""How often a running stream is asked whether it is about to miss its target."""
+PRIOR_GAPS = 32
+"""Gaps between tokens that the predicted pace of a running stream is worth."""
+
+Lasting = Callable[[float], float]
+"""The chance that a stream has at least so many tokens more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How fast a stream may be expected to go on at a profile: milliseconds, at the acceptance
+    that its curve holds at. `fixed_ms` and `prompt_ms` a token pass before it does.
+    """
+
+    profile: str
+    tpot_ms: float
+    prompt_ms: float = 0.0
+    fixed_ms: float = 0.0
+
+    def delay_ms(self, stream: Stream) -> float:
+        """Time until its next token: all that it has is prefilled again."""
+        request = stream.request
+        tokens = request.prompt_tokens - request.generated + stream.tokens
+        return self.fixed_ms + self.prompt_ms * tokens if self.fixed_ms else 0.0
+
+    def of(self, stream: Stream) -> float:
+        """TPOT of a stream, milliseconds."""
+        return self.tpot_ms / stream.request.estimate.accepts(self.profile)
+
+
+NOWHERE = Pace("", math.inf, math.inf, math.inf)
+
+
+def chance(stream: Stream, lasting: Lasting, pace: Pace, now: float) -> float:
+    """The chance that a stream keeps what it was promised if it goes on at a pace.
+
+    One that is behind makes up for it by going on for long enough at less than the promised TPOT;
+    at more than that it must end before it has used up what it is ahead. An end-to-end time must
+    hold for all that may still come.
+    """
+    targets, delay_ms, tpot_ms, kept = stream.targets, pace.delay_ms(stream), pace.of(stream), 1.0
+    if tpot_ms == math.inf:
+        return 0.0
+    if targets.tpot_ms < math.inf:
+        behind, gained = stream.overdrawn_ms + delay_ms, targets.tpot_ms - tpot_ms
+        if behind > 0:
+            kept = lasting(behind / gained) if gained > 0 else 0.0
+        elif -math.inf < behind and gained < 0:
+            kept = 1 - lasting(1 + math.floor(behind / gained))
+    if targets.e2e_ms < math.inf:
+        left_ms = targets.e2e_ms - 1000 * (now - stream.arrived_at) - delay_ms
+        kept = min(kept, 1 - lasting(1 + math.floor(left_ms / tpot_ms)) if left_ms > 0 else 0.0)
+    return kept
+
+
+def threatened(
+    stream: Stream, rest: float, fastest: Pace, escalation: Escalation, now: float
+) -> bool:
+    """Whether it is time to think of moving a stream, because later may be too late.
+
+    One with a TPOT target, as soon as a move would leave it behind. One with an end-to-end target
+    at the last moment at which a long rest, `rest` tokens, would still make it elsewhere: until
+    then it may end by itself, and costs less where it is. One whose first token was late has missed
+    its promise wherever it goes: room elsewhere is for those that have not.
+    """
+    first_ms, targets = stream.ttft_ms, stream.targets
+    if first_ms is None or stream.tokens < escalation.least_tokens or first_ms > targets.ttft_ms:
+        return False
+    delay_ms = fastest.delay_ms(stream)
+    if stream.overdrawn_ms + delay_ms > 0:
+        return True
+    spent = 1000 * (now - stream.arrived_at)
+    return spent + delay_ms + fastest.of(stream) * rest > targets.e2e_ms * escalation.share
+
+
+class Paces:
+    """What replicas would give to streams, from their outlook and what was learned of it.
+
+    Each is computed once for each state of a replica, and the fastest once for each tier, model
+    and time that is asked for.
+    """
+
+    def __init__(self, profiles: Mapping[str, Profile]) -> None:
+        self._profiles = profiles
+        self._outlooks: dict[str, tuple[ReplicaState, Residuals, Outlook[float]]] = {}
+        self._fastest: dict[tuple[str, str], Pace] = {}
+        self._fastest_at = -math.inf
+
+    def fastest(self, tier: Tier, model: str, fleet: Snapshot) -> Pace:
+        """What the fastest replica that serves a tier would give a stream that joins it now."""
+        if self._fastest_at != fleet.taken_at:
+            self._fastest, self._fastest_at = {}, fleet.taken_at
+        key = (tier.name, model)
+        if key not in self._fastest:
+            paces = (
+                self._pace(state, self._profiles[state.profile], fleet.residuals)
+                for state in fleet.replicas
+                if state.profile in tier.profiles
+                and self._profiles[state.profile].model == model
+                and state.health is Health.SERVING
+            )
+            self._fastest[key] = min(paces, key=lambda pace: pace.tpot_ms, default=NOWHERE)
+        return self._fastest[key]
+
+    def _pace(
+        self, state: ReplicaState, profile: Profile, residuals: Mapping[str, Residuals]
+    ) -> Pace:
+        learned = residuals.get(profile.name, NO_RESIDUALS)
+        known = self._outlooks.get(state.replica_id)
+        if known is None or known[0] is not state or known[1] is not learned:
+            known = (state, learned, outlook(profile, state, learned))
+            self._outlooks[state.replica_id] = known
+        ahead, looked_ms = known[2], 1000 * LOOK_EVERY_S
+        return Pace(
+            profile.name,
+            ahead.tpot_ms * ahead.tpot_factor,
+            ahead.token_ms * ahead.ttft_factor,
+            (ahead.wait_ms + ahead.begin_ms) * ahead.ttft_factor + looked_ms,
+        )
+
+
+def present_pace(leg: Leg, state: ReplicaState | None, learned: Residuals) -> Pace:
+    """How a stream goes on where it is: what is predicted, as if that had been seen of
+    PRIOR_GAPS gaps, and what was seen of its own. So a burst of prompts that slowed its beginning
+    says little, and a replica that stays slower than it should be is found out.
+    """
+    profile, expected_ms = leg.profile, leg.tpot_ms * leg.acceptance
+    if state is not None:
+        factor = learned.at(state.held / profile.limits.admit).tpot
+        expected_ms = present_tpot_ms(profile, state) * factor
+    if leg.first_at is None or leg.last_at is None:
+        return Pace(profile.name, expected_ms)
+    seen_ms = 1000 * (leg.last_at - leg.first_at) * leg.acceptance
+    gaps = leg.tokens - 1
+    return Pace(profile.name, (PRIOR_GAPS * expected_ms + seen_ms) / (PRIOR_GAPS + gaps))

@@ -190,8 +190,7 @@ class Course:
         else:
             self._news = placed
             self._wake_reader()
-        ticket = placed.ticket
-        leg = Leg(self._submission(placed), ticket.profile, ticket.replica_id, self)
+        leg = Leg(self._submission(placed), placed, self)
         self.legs.append(leg)
         self._leg = leg
         if leg.request.sampling.max_tokens == 0:  # it failed between its last token and its finish

@@ -5,22 +5,30 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from paretoserve.domain.decision import Decision
-from paretoserve.gateway.calls import Started
+from paretoserve.gateway.calls import Completed
 
 _MAX_NAME_CHARS = 64
 _LARGEST = 1e12
 
 
-def placed_headers(started: Started) -> dict[str, str]:
-    """Printable ASCII, about a kilobyte at most. `contract` is there only when it is exceeded."""
-    decision = started.decision
+def placed_headers(decision: Decision) -> dict[str, str]:
+    """Where a request was placed, as printable ASCII. `contract` is there only when it is exceeded."""
     headers = {
-        "x-paretoserve-profile": _plain(started.profile),
+        "x-paretoserve-profile": _plain(decision.chosen.profile if decision.chosen else ""),
         "x-paretoserve-tier": _plain(decision.tier),
         "x-paretoserve-decision": decision_header(decision),
     }
     if not decision.in_contract:
         headers["x-paretoserve-contract"] = "exceeded"
+    return headers
+
+
+def ended_headers(end: Completed) -> dict[str, str]:
+    """Where a request ended, and for one that was moved, how it came there."""
+    headers = placed_headers(end.decision)
+    if end.moves:
+        headers["x-paretoserve-moves"] = str(end.moves)
+        headers["x-paretoserve-profiles"] = ", ".join(_quoted(name) for name in end.profiles)
     return headers
 
 

@@ -7,11 +7,11 @@ from dataclasses import replace
 
 import pytest
 from tests.support.decided import decided, prediction
-from tests.unit.gateway.scripted_serving import STARTED
+from tests.unit.gateway.scripted_serving import END, MOVED
 
 from paretoserve.domain.decision import Candidate, Outcome, Verdict
 from paretoserve.domain.targets import Targets
-from paretoserve.gateway.placed_headers import decision_header, placed_headers
+from paretoserve.gateway.placed_headers import decision_header, ended_headers, placed_headers
 
 CHOSEN = Candidate(
     "min-latency", "ml-3", Verdict.CHOSEN, "fits", prediction(21.5, 4.25, high=2), price=0.0125
@@ -56,14 +56,27 @@ def test_names_of_any_length_and_script_make_a_header_that_every_proxy_lets_thro
         profile=name, replica_id=name, prediction=prediction(9e11, 9e11, high=1e9)
     )
     decision = decided(Outcome.PLACED, odd, tier=name, rule=name, policy_version=name)
-    headers = placed_headers(replace(STARTED, profile=name, decision=decision))
+    end = replace(MOVED, decision=decision, profiles=(name, name))
+    headers = {**placed_headers(decision), **ended_headers(end)}
     assert set(headers) == {
         "x-paretoserve-profile",
         "x-paretoserve-tier",
         "x-paretoserve-decision",
+        "x-paretoserve-moves",
+        "x-paretoserve-profiles",
     }
     for value in headers.values():
         assert value.isascii()
         assert value.isprintable()
         assert len(value) < 1024
     assert headers["x-paretoserve-decision"].count('"') == 10
+
+
+def test_only_one_that_was_moved_says_so() -> None:
+    assert ended_headers(END) == placed_headers(END.decision)
+    assert ended_headers(MOVED) == {
+        **placed_headers(MOVED.decision),
+        "x-paretoserve-profile": "max-throughput",
+        "x-paretoserve-moves": "1",
+        "x-paretoserve-profiles": '"min-latency", "max-throughput"',
+    }

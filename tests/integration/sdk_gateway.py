@@ -27,8 +27,9 @@ FULL = Candidate(
     "max-throughput", "mt-0", Verdict.LATE_TPOT, "TPOT 14.0 ms > 5 ms", prediction(90, 14)
 )
 DECISION = decided(
-    Outcome.PLACED, CHOSEN, FULL, reason="min-latency is the cheapest that is in time"
-)
+    Outcome.PLACED, CHOSEN, FULL,
+    reason="min-latency is the cheapest that is in time for tier premium",
+)  # fmt: skip
 WORDS = ("Once", " upon", " a", " time", ".")
 COMPLETED = Completed(
     FinishReason.STOP, ".", Usage(4, 5, 2), Timing(1, 20, 60), Acceptance(3, 6, 2), 0.06,

@@ -24,7 +24,7 @@ from paretoserve.gateway.http_stall import ClientStalled, StallGuard
 from paretoserve.gateway.placed_headers import ended_headers, placed_headers
 from paretoserve.wire._pb import inference_pb2 as pb
 from paretoserve.wire.decisions import decision_to_proto
-from paretoserve.wire.errors import grpc_status
+from paretoserve.wire.errors import decision_headers, grpc_status
 
 MAX_MESSAGE_BYTES = 16 << 20
 MESSAGE_S = 60.0
@@ -91,7 +91,7 @@ class Exchange:
         self._headers = Headers(context.invocation_metadata() or ())
         self.request_id = self._headers.request_id()
         self.caller = self._headers.caller
-        self._placed = False
+        self._placed: dict[str, str] = {}
 
     def call(self, message: pb.GenerateRequest) -> Call:
         """Raises Unauthenticated, InvalidRequest."""
@@ -101,18 +101,19 @@ class Exchange:
 
     async def placed(self, started: Started) -> None:
         """Say where it begins, in the initial metadata: of several, the first."""
-        if not self._placed:
-            self._placed = True
-            headers = placed_headers(started.decision)
-            await self._context.send_initial_metadata(self._metadata(headers))
+        first = not self._placed
+        self._placed = placed_headers(started.decision)
+        if first:
+            await self._context.send_initial_metadata(self._metadata(self._placed))
 
     def ended(self, end: Completed) -> None:
         """Say where it ended, in the trailing metadata."""
-        self._context.set_trailing_metadata(self._metadata(ended_headers(end)))
+        headers = ended_headers(end) if end.moves else self._placed
+        self._context.set_trailing_metadata(self._metadata(headers))
 
     async def abort(self, error: ParetoserveError) -> None:
         status = grpc_status(error)
-        trailing = (*(status.trailing_metadata or ()), (REQUEST_ID, self.request_id))
+        trailing = (*(status.trailing_metadata or ()), *self._metadata(decision_headers(error)))
         await self._context.abort(status.code, status.details, trailing)
 
     def _metadata(self, headers: Mapping[str, str]) -> tuple[tuple[str, str], ...]:

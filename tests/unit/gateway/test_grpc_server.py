@@ -34,8 +34,8 @@ from paretoserve.domain.errors import (
 )
 from paretoserve.domain.request import Sampling
 from paretoserve.gateway import grpc_server, http_stall
+from paretoserve.gateway.decision_header import decision_header
 from paretoserve.gateway.grpc_server import MAX_MESSAGE_BYTES, SERVICE, GrpcServer
-from paretoserve.gateway.placed_headers import decision_header
 from paretoserve.wire._pb import common_pb2, inference_pb2, inference_pb2_grpc
 from paretoserve.wire.decisions import decision_from_proto
 from paretoserve.wire.errors import error_from_rpc

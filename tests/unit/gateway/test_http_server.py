@@ -26,8 +26,8 @@ from tests.unit.gateway.scripted_serving import (
 from paretoserve.domain.completion import FinishReason
 from paretoserve.domain.errors import EngineError, QueueFull, ReplicaLost, Saturated, SlowReader
 from paretoserve.gateway import http_exchange, http_stall
+from paretoserve.gateway.decision_header import decision_header
 from paretoserve.gateway.http_server import create_app
-from paretoserve.gateway.placed_headers import decision_header
 
 CHAT = {"model": "scribe", "messages": [{"role": "user", "content": "hi"}]}
 COMPLETION = {"model": "scribe", "prompt": "hi"}

@@ -34,7 +34,7 @@ class InferenceStub:
     tenant's contract is used up; the initial ones where it was placed first, the trailing ones where it
     ended, with `x-paretoserve-moves` and `x-paretoserve-profiles` where it was moved
     in mid-answer. Errors carry google.rpc.ErrorInfo (reason, domain "paretoserve") and, where it
-    helps, google.rpc.RetryInfo.
+    helps, google.rpc.RetryInfo; `x-paretoserve-decision` too, if something was decided.
     """
 
     def __init__(self, channel):
@@ -69,7 +69,7 @@ class InferenceServicer:
     tenant's contract is used up; the initial ones where it was placed first, the trailing ones where it
     ended, with `x-paretoserve-moves` and `x-paretoserve-profiles` where it was moved
     in mid-answer. Errors carry google.rpc.ErrorInfo (reason, domain "paretoserve") and, where it
-    helps, google.rpc.RetryInfo.
+    helps, google.rpc.RetryInfo; `x-paretoserve-decision` too, if something was decided.
     """
 
     def Generate(self, request, context):
@@ -126,7 +126,7 @@ class Inference:
     tenant's contract is used up; the initial ones where it was placed first, the trailing ones where it
     ended, with `x-paretoserve-moves` and `x-paretoserve-profiles` where it was moved
     in mid-answer. Errors carry google.rpc.ErrorInfo (reason, domain "paretoserve") and, where it
-    helps, google.rpc.RetryInfo.
+    helps, google.rpc.RetryInfo; `x-paretoserve-decision` too, if something was decided.
     """
 
     @staticmethod

@@ -35,7 +35,7 @@ class InferenceStub:
     tenant's contract is used up; the initial ones where it was placed first, the trailing ones where it
     ended, with `x-paretoserve-moves` and `x-paretoserve-profiles` where it was moved
     in mid-answer. Errors carry google.rpc.ErrorInfo (reason, domain "paretoserve") and, where it
-    helps, google.rpc.RetryInfo.
+    helps, google.rpc.RetryInfo; `x-paretoserve-decision` too, if something was decided.
     """
 
     @_typing.overload
@@ -57,7 +57,7 @@ class InferenceAsyncStub(InferenceStub):
     tenant's contract is used up; the initial ones where it was placed first, the trailing ones where it
     ended, with `x-paretoserve-moves` and `x-paretoserve-profiles` where it was moved
     in mid-answer. Errors carry google.rpc.ErrorInfo (reason, domain "paretoserve") and, where it
-    helps, google.rpc.RetryInfo.
+    helps, google.rpc.RetryInfo; `x-paretoserve-decision` too, if something was decided.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -75,7 +75,7 @@ class InferenceServicer(metaclass=_abc_1.ABCMeta):
     tenant's contract is used up; the initial ones where it was placed first, the trailing ones where it
     ended, with `x-paretoserve-moves` and `x-paretoserve-profiles` where it was moved
     in mid-answer. Errors carry google.rpc.ErrorInfo (reason, domain "paretoserve") and, where it
-    helps, google.rpc.RetryInfo.
+    helps, google.rpc.RetryInfo; `x-paretoserve-decision` too, if something was decided.
     """
 
     @_abc_1.abstractmethod

@@ -121,38 +121,6 @@ async def test_a_request_that_was_placed_anew_and_beyond_its_contract() -> None:
     assert "x-paretoserve-moves" not in dict(trailing)
 
 
-@pytest.mark.parametrize("include_decision", [False, True])
-async def test_the_end_says_where_it_ended_and_that_it_was_moved(include_decision: bool) -> None:
-    request = inference_pb2.GenerateRequest(
-        model="scribe", prompt="hi", include_decision=include_decision
-    )
-    async with stub(ScriptedServing(delta("a"), MOVED)) as inference:
-        call = inference.Generate(request, metadata=METADATA)
-        end = [response async for response in call][-1].completed
-        initial, trailing = (
-            dict(await call.initial_metadata()),
-            dict(await call.trailing_metadata()),
-        )
-    assert (end.moves, list(end.profiles)) == (1, ["min-latency", "max-throughput"])
-    assert end.replica_id == "r2"
-    assert end.HasField("decision") is include_decision
-    if include_decision:
-        assert decision_from_proto(end.decision) == MOVED.decision
-    assert initial["x-paretoserve-profile"] == "min-latency"
-    assert trailing["x-paretoserve-profile"] == "max-throughput"
-    assert trailing["x-paretoserve-decision"] == decision_header(MOVED.decision)
-    assert trailing["x-paretoserve-moves"] == "1"
-    assert trailing["x-paretoserve-profiles"] == '"min-latency", "max-throughput"'
-
-
-async def test_the_decision_is_not_sent_twice() -> None:
-    request = inference_pb2.GenerateRequest(model="scribe", prompt="hi", include_decision=True)
-    async with stub(ScriptedServing()) as inference:
-        end = [r async for r in inference.Generate(request, metadata=METADATA)][-1].completed
-    assert (end.moves, list(end.profiles), end.replica_id) == (0, ["min-latency"], "r1")
-    assert not end.HasField("decision")
-
-
 async def test_models() -> None:
     async with stub(ScriptedServing()) as inference:
         listed = await inference.ListModels(inference_pb2.ListModelsRequest(), metadata=METADATA)

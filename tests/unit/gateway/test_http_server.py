@@ -15,7 +15,6 @@ from tests.unit.gateway.scripted_serving import (
     DECISION,
     END,
     LOGPROB,
-    MOVED,
     STARTED,
     Pause,
     ScriptedServing,
@@ -131,34 +130,6 @@ async def test_chat_chunks_in_order() -> None:
     assert heads[0]["object"] == "chat.completion.chunk"
     assert heads[0]["service_tier"] == "priority"
     assert serving.completed == 1
-
-
-@pytest.mark.parametrize("url", ["/v1/chat/completions", "/v1/completions"])
-async def test_a_whole_reply_says_where_it_ended_and_that_it_was_moved(url: str) -> None:
-    async with serve(ScriptedServing(delta("a"), MOVED)) as client:
-        response = await client.post(url, json={**CHAT, **COMPLETION})
-    reply, headers = response.json(), response.headers
-    assert reply["system_fingerprint"] == headers["x-paretoserve-profile"] == "max-throughput"
-    assert reply["paretoserve"] == {"moves": 1, "profiles": ["min-latency", "max-throughput"]}
-    assert headers["x-paretoserve-moves"] == "1"
-    assert headers["x-paretoserve-profiles"] == '"min-latency", "max-throughput"'
-    assert headers["x-paretoserve-decision"] == decision_header(MOVED.decision)
-
-
-@pytest.mark.parametrize("include_usage", [False, True])
-async def test_the_end_of_a_stream_says_where_it_ended_and_that_it_was_moved(
-    include_usage: bool,
-) -> None:
-    body = {**CHAT, "stream": True, "stream_options": {"include_usage": include_usage}}
-    async with serve(ScriptedServing(delta("a"), MOVED)) as client:
-        response = await client.post("/v1/chat/completions", json=body)
-    assert response.headers["x-paretoserve-profile"] == "min-latency", "it was sent before"
-    role, text, closing, *usage, _done = events(response.text)
-    assert role["system_fingerprint"] == text["system_fingerprint"] == "min-latency"
-    assert len(usage) == include_usage
-    assert {end["system_fingerprint"] for end in (closing, *usage)} == {"max-throughput"}
-    assert closing["paretoserve"] == {"moves": 1, "profiles": ["min-latency", "max-throughput"]}
-    assert not any("paretoserve" in chunk for chunk in (role, text, *usage))
 
 
 async def test_completion_chunks_without_usage() -> None:

@@ -27,11 +27,21 @@ FULL = Candidate(
     "max-throughput", "mt-0", Verdict.LATE_TPOT, "TPOT 14.0 ms > 5 ms", prediction(90, 14)
 )
 DECISION = decided(
-    Outcome.PLACED, CHOSEN, FULL, reason="min-latency is the cheapest that is in time"
-)
+    Outcome.PLACED, CHOSEN, FULL,
+    reason="min-latency is the cheapest that is in time for tier premium",
+)  # fmt: skip
 WORDS = ("Once", " upon", " a", " time", ".")
 COMPLETED = Completed(
-    FinishReason.STOP, ".", Usage(4, 5, 2), Timing(1, 20, 60), Acceptance(3, 6, 2), 0.06
+    FinishReason.STOP, ".", Usage(4, 5, 2), Timing(1, 20, 60), Acceptance(3, 6, 2), 0.06,
+    DECISION, 0, ("min-latency",),
+)  # fmt: skip
+
+_LAST = CHOSEN._replace(profile="max-throughput", replica_id="mt-0")
+MOVED = replace(
+    COMPLETED,
+    decision=decided(Outcome.PLACED, _LAST, request_id="moved"),
+    moves=1,
+    profiles=("min-latency", "max-throughput"),
 )
 
 Script = Callable[[int, Call], AsyncIterator[Event]]
@@ -57,6 +67,13 @@ async def tale(_attempt: int, call: Call) -> AsyncIterator[Event]:
     for number in range(len(WORDS)):
         yield delta(number, logprobs=call.sampling.logprobs is not None)
     yield COMPLETED
+
+
+async def moved(_attempt: int, call: Call) -> AsyncIterator[Event]:
+    """An answer that ends at another profile than it began."""
+    yield started(call)
+    yield delta(0)
+    yield MOVED
 
 
 class ScriptedServing:

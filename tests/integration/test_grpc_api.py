@@ -88,6 +88,7 @@ async def test_errors_arrive_as_they_are(inference: Any) -> None:
     error = await _error(inference.Generate(impossible, metadata=METADATA))
     assert type(error) is Unavailable, "no wait would help: even idle it is too slow"
     assert error.retry_after_s
+    assert error.decision.startswith('outcome=rejected, rule="shed", tier="impossible"')
 
 
 async def test_a_quota_comes_back_when_a_client_cancels(
@@ -96,7 +97,7 @@ async def test_a_quota_comes_back_when_a_client_cancels(
     call = inference.Generate(_request(500), metadata=CUMULUS_METADATA)
     await anext(aiter(call))
     error = await _error(inference.Generate(_request(), metadata=CUMULUS_METADATA))
-    assert type(error) is QuotaExceeded
+    assert (type(error), error.decision) == (QuotaExceeded, ""), "nothing was decided"
     call.cancel()
     await gateway.nothing_is_held()
     async for _ in inference.Generate(_request(), metadata=CUMULUS_METADATA):
@@ -142,3 +143,4 @@ async def test_an_executor_that_goes_away_in_mid_stream(
     await stopping
     assert type(error) is ReplicaLost
     assert error.delivered > 0
+    assert error.decision.startswith("outcome=rejected"), "there was nowhere to go on"

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 import yaml
-from lifecycle_world import FAST, World, call, deployment, slow, tier, until
+from lifecycle_world import FAST, KEYS, World, call, deployment, slow, tenant, tier, until
 
 from paretoserve.domain.deployment import Deployment
-from paretoserve.domain.errors import QueueFull, ReplicaLost, Unavailable
+from paretoserve.domain.errors import Evicted, QueueFull, ReplicaLost, Unavailable
 from paretoserve.domain.profile import Limits, Profile
 from paretoserve.domain.replica import Health
 from paretoserve.gateway.calls import Completed, Started
@@ -207,4 +207,22 @@ async def test_stopping_ends_what_runs_and_what_is_held() -> None:
         for task in (running, held):
             with pytest.raises(Unavailable, match="shutting down"):
                 await task
+        await world.assert_all_returned()
+
+
+async def test_requests_that_fail_of_one_error_are_each_told_their_own_decision() -> None:
+    other = tenant("borealis").model_copy(update={"tiers": ("other",)})
+    tiers = (tier("fast"), tier("fast", name="other"))
+    documents = deployment(FAST, tiers=tiers, tenants=(tenant("acme"), other), hold=False)
+    async with World.of(documents, {"r1": FAST}) as world:
+        calls = [call(max_tokens=2000, api_key=key) for key in KEYS.values()]
+        tasks = [asyncio.create_task(world.collect(each)) for each in calls]
+        await until(lambda: [d.entries[-1] for d in world.diaries.all] == ["tokens", "tokens"])
+        error = Evicted("cut")
+        for course in list(world.lifecycle._dispatch._courses.values()):
+            course._leg.fail(error)
+        told = await asyncio.gather(*tasks, return_exceptions=True)
+        assert [(type(each), each.message) for each in told] == [(Evicted, "cut")] * 2
+        assert 'tier="standard"' in told[0].decision
+        assert 'tier="other"' in told[1].decision
         await world.assert_all_returned()

@@ -95,8 +95,9 @@ async def test_a_deadline_ends_the_wait(world: World) -> None:
 async def test_who_can_wait_no_longer_is_refused() -> None:
     async with World.of(patient(ttft_ms=150.0), {"r1": SINGLE}) as world:
         first = await running(world, max_tokens=2000)
-        with pytest.raises(Saturated):
+        with pytest.raises(Saturated) as refused:
             await world.collect(call())
+        assert refused.value.decision.startswith('outcome=rejected, rule="full"')
         entries = world.diaries.all[-1].entries
         assert entries == [
             "admitted acme", "decided held", "held", "decided rejected", "failed saturated"
@@ -139,8 +140,9 @@ async def test_a_tier_that_is_taken_away_leaves_nobody_waiting(world: World) -> 
     other = tier("fast", name="other")
     bought = tenant("acme").model_copy(update={"tiers": ("other",)})
     world.lifecycle.reconfigure(deployment(SINGLE, tiers=(other,), tenants=(bought,)))
-    with pytest.raises(Unavailable, match="tier standard is no longer offered"):
+    with pytest.raises(Unavailable, match="tier standard is no longer offered") as refused:
         await second
+    assert refused.value.decision.startswith('outcome=held, rule="patience"'), "the last one"
     assert isinstance((await first)[-1], Completed), "what runs goes on"
     assert isinstance((await world.collect(call()))[-1], Completed)
     await world.assert_all_returned()
@@ -174,6 +176,7 @@ async def test_what_exceeds_a_contract_without_fallback_is_refused() -> None:
     documents = documents.model_copy(update={"tiers": (better, documents.tiers[1])})
     async with World.of(documents, {"r1": FAST}) as world:
         await world.collect(call())
-        with pytest.raises(QuotaExceeded, match="contract for tier standard"):
+        with pytest.raises(QuotaExceeded, match="contract for tier standard") as refused:
             await world.collect(call())
+        assert refused.value.decision == "", "nothing was decided"
         await world.assert_all_returned()

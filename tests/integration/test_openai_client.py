@@ -208,8 +208,15 @@ async def test_a_target_that_nothing_can_meet(client: openai.AsyncOpenAI) -> Non
             model="scribe", prompt="x", extra_body={"service_tier": "impossible"}
         )
     assert (raised.value.status_code, raised.value.code) == (503, "unavailable")
-    assert raised.value.response.headers["x-paretoserve-reason"] == "rejected; unavailable"
-    assert int(raised.value.response.headers["retry-after"]) >= 1
+    headers = raised.value.response.headers
+    assert headers["x-paretoserve-reason"] == "rejected; unavailable"
+    assert int(headers["retry-after"]) >= 1
+    decision = headers["x-paretoserve-decision"]
+    assert decision.startswith('outcome=rejected, rule="shed", tier="impossible", ttft-target=1000')
+    assert (
+        'policy="test-1", reason="no allowed profile can take it (min-latency: 1 late' in decision
+    )
+    assert 'candidates=1, weighed=("min-latency";late_tpot=1;margin=-' in decision
 
 
 async def test_a_quota_that_is_used_up(gateway: LiveGateway) -> None:
@@ -220,6 +227,7 @@ async def test_a_quota_that_is_used_up(gateway: LiveGateway) -> None:
         with pytest.raises(openai.RateLimitError) as raised:
             await client.completions.create(model="scribe", prompt="x")
         assert raised.value.code == "rate_limit_exceeded"
+        assert "x-paretoserve-decision" not in raised.value.response.headers
         await stream.close()
         await gateway.nothing_is_held()
         await client.completions.create(model="scribe", prompt="x", max_tokens=1)

@@ -12,6 +12,7 @@ from tests.integration.sdk_gateway import (
     WORDS,
     ScriptedServing,
     delta,
+    moved,
     scripted_gateway,
     started,
 )
@@ -83,6 +84,17 @@ async def test_a_stream_yields_events_and_then_the_whole(client: sdk.AsyncClient
     assert isinstance(first, sdk.Started)
     assert stream.started == first
     assert answer.text == TEXT
+
+
+async def test_an_answer_that_was_moved_says_so(
+    client: sdk.AsyncClient, serving: ScriptedServing
+) -> None:
+    serving.script = moved
+    answer = await client.generate("Once", model="scribe", include_decision=True)
+    assert (answer.moves, answer.profiles) == (1, ("min-latency", "max-throughput"))
+    assert (answer.profile, answer.replica_id) == ("max-throughput", "mt-0")
+    assert answer.decision is not None
+    assert answer.decision.request_id == "moved"
 
 
 async def test_nothing_delivered_is_tried_again(

@@ -14,6 +14,7 @@ from tests.integration.sdk_gateway import (
     WORDS,
     ScriptedServing,
     delta,
+    moved,
     scripted_gateway,
     started,
 )
@@ -62,6 +63,23 @@ def test_a_whole_answer(client: sdk.Client, serving: ScriptedServing) -> None:
     assert answer.request_id == serving.calls[0].request_id
     assert answer.decision is not None
     assert answer.decision.chosen == answer.decision.candidates[0]
+    assert (answer.moves, answer.profiles) == (0, ("min-latency",))
+
+
+def test_an_answer_that_was_moved_says_so(client: sdk.Client, serving: ScriptedServing) -> None:
+    serving.script = moved
+    with client.stream("Once", model="scribe", include_decision=True) as stream:
+        *_, end = stream
+        answer = stream.final()
+    assert isinstance(end, sdk.Completed)
+    for each in (end, answer):
+        assert (each.moves, each.profiles) == (1, ("min-latency", "max-throughput"))
+        assert each.replica_id == "mt-0"
+        assert each.decision is not None
+        assert each.decision.request_id == "moved"
+    assert answer.profile == "max-throughput"
+    assert stream.started is not None
+    assert stream.started.profile == "min-latency"
 
 
 def test_every_option_reaches_the_gateway(client: sdk.Client, serving: ScriptedServing) -> None:

@@ -78,6 +78,13 @@ async def test_explain_runs_nothing(client: sdk.AsyncClient, gateway: LiveGatewa
     await gateway.nothing_is_held()
 
 
+async def test_a_refusal_says_what_was_decided(client: sdk.AsyncClient) -> None:
+    with pytest.raises(sdk.Unavailable) as refused:
+        await client.generate("Once", model="scribe", tier="impossible")
+    assert refused.value.decision.startswith('outcome=rejected, rule="shed", tier="impossible"')
+    assert 'policy="test-1"' in refused.value.decision
+
+
 async def test_a_tenant_at_its_quota_waits_its_turn(gateway: LiveGateway) -> None:
     async with sdk.AsyncClient(gateway.grpc, api_key=CUMULUS) as client:
         calls = (client.generate("Once", model="scribe", max_tokens=4) for _ in range(3))

@@ -21,6 +21,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from prometheus_client.parser import text_string_to_metric_families
 from tests.integration.live_gateway import ACME, DEPLOYMENT
+from tests.integration.sdk_gateway import KEY, moved, scripted_gateway
 
 from paretoserve import sdk
 from paretoserve.app.config import ConfigError
@@ -106,6 +107,20 @@ async def spans_of(telemetry: Telemetry | None, count: int) -> tuple[ReadableSpa
         while len(telemetry.finished_spans()) < count:
             await asyncio.sleep(0.01)
     return telemetry.finished_spans()
+
+
+async def test_the_span_of_an_answer_that_was_moved_names_where_it_ended(
+    client_side: tuple[InMemorySpanExporter, InMemoryMetricReader],
+) -> None:
+    exporter, _ = client_side
+    exporter.clear()
+    with scripted_gateway() as (address, serving):
+        serving.script = moved
+        async with sdk.AsyncClient(address, api_key=KEY) as client:
+            await client.generate("Once", model="scribe")
+    (span,) = exporter.get_finished_spans()
+    assert span.attributes["paretoserve.profile"] == "max-throughput"
+    assert span.attributes["paretoserve.replica"] == "mt-0"
 
 
 async def test_one_request_is_one_trace_from_client_to_executor(

@@ -23,7 +23,10 @@ from __future__ import annotations
 
 
 class ParetoserveError(Exception):
-    """Base of the tree. `reason` is a stable machine-readable word; the message is for people."""
+    """Base of the tree. `reason` is a stable machine-readable word; the message is for people.
+
+    `decision` is the last one on the request, in one line, where one was made: see docs/sdk.md.
+    """
 
     reason = "internal"
 
@@ -34,6 +37,7 @@ class ParetoserveError(Exception):
         self.message = message
         self.param = param
         self.retry_after_s = retry_after_s
+        self.decision = ""
 
 
 class InvalidRequest(ParetoserveError):

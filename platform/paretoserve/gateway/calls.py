@@ -60,7 +60,7 @@ class Completed:
     """The end. `timing` is the gateway's: from the call's arrival.
 
     `profiles` are those that the output came from, in order, and `moves` how often it went on
-    elsewhere.
+    elsewhere. `decision` is the one that brought it where it ended.
     """
 
     reason: FinishReason
@@ -69,8 +69,9 @@ class Completed:
     timing: Timing
     acceptance: Acceptance
     gpu_seconds: float
-    moves: int = 0
-    profiles: tuple[str, ...] = ()
+    decision: Decision
+    moves: int
+    profiles: tuple[str, ...]
 
 
 Event = Started | TextDelta | Completed

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
+from paretoserve.domain.decision import Decision
 from paretoserve.domain.usage import Acceptance, Timing, Usage
 from paretoserve.executor.contract import Finish
-from paretoserve.gateway.calls import Completed
+from paretoserve.gateway.calls import Call, Completed
 from paretoserve.gateway.course import Course
 from paretoserve.gateway.leg import Leg
 from paretoserve.gateway.output import Output
 
 
-def completed(course: Course, output: Output) -> Completed:
+def completed(call: Call, course: Course, output: Output) -> Completed:
     """The end of a course that has been read to the end of its output, and is settled.
 
     Of a leg that the request has left, or whose replica was lost, only what its engine still said
@@ -27,9 +29,15 @@ def completed(course: Course, output: Output) -> Completed:
         timing=_timing(course, began),
         acceptance=_acceptance(course.legs),
         gpu_seconds=course.gpu_seconds,
+        decision=as_called(call, legs[-1].decision),
         moves=len(legs) - 1,
         profiles=tuple(leg.profile for leg in legs),
     )
+
+
+def as_called(call: Call, decision: Decision) -> Decision:
+    """The decision under the client's own request id."""
+    return replace(decision, request_id=call.request_id)
 
 
 def _usage(course: Course, output: Output, began: Finish | None) -> Usage:

@@ -6,9 +6,11 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from copy import copy
 from dataclasses import replace
 
 from paretoserve.domain.completion import FinishReason
+from paretoserve.domain.decision import Decision
 from paretoserve.domain.errors import (
     Evicted,
     ParetoserveError,
@@ -20,6 +22,7 @@ from paretoserve.domain.usage import Timing, Usage
 from paretoserve.executor.contract import NO_SPECULATION, Chunk, Finish, GenerationRequest
 from paretoserve.executor.unread import Unread
 from paretoserve.gateway.admission import Admitted
+from paretoserve.gateway.decision_header import decision_header
 from paretoserve.gateway.fleet_links import FleetLinks
 from paretoserve.gateway.leg import Leg
 from paretoserve.gateway.observer import Watch
@@ -66,6 +69,7 @@ class Course:
         self._watch = watch
         self._monotonic = monotonic
         self._on_change = on_change
+        self._decision: Decision | None = None
         self._leg: Leg | None = None
         self._token_ids: list[int] = []
         self._failures: list[ParetoserveError] = []
@@ -93,13 +97,14 @@ class Course:
         """Do what the router says."""
         with self._contained():
             if answer.decision is not None:
+                self._decision = answer.decision
                 self._watch.decided(answer.decision, self._monotonic())
             if isinstance(answer, Placed):
                 self._place(answer)
             elif isinstance(answer, Held):
                 self._watch.held(self._monotonic())
             else:
-                self._end(self._why_refused(answer))
+                self._end(self._told(self._why_refused(answer)))
             self._on_change()
 
     async def next(self) -> Placed | Chunk:
@@ -174,7 +179,7 @@ class Course:
             failed = isinstance(error, FAILS_OVER) or not leg.tokens
             usage = None if failed else leg.usage
             self._settle(self._router.abandon(self._request_id, usage, now))
-            self._end(error)
+            self._end(self._told(error))
 
     @property
     def prompt_tokens(self) -> int:
@@ -190,8 +195,7 @@ class Course:
         else:
             self._news = placed
             self._wake_reader()
-        ticket = placed.ticket
-        leg = Leg(self._submission(placed), ticket.profile, ticket.replica_id, self)
+        leg = Leg(self._submission(placed), placed, self)
         self.legs.append(leg)
         self._leg = leg
         if leg.request.sampling.max_tokens == 0:  # it failed between its last token and its finish
@@ -249,6 +253,14 @@ class Course:
             return refused.error
         assert refused.decision is not None, "a refusal has an error or a decision"
         return refusal(refused.decision, failure)
+
+    def _told(self, error: ParetoserveError) -> ParetoserveError:
+        """The error with the last decision; a copy, for a link fails all its requests with one."""
+        if self._decision is None:
+            return error
+        told = copy(error)
+        told.decision = decision_header(self._decision)
+        return told
 
     def _lost(self, leg: Leg) -> ReplicaLost:
         """What gRPC says of it names addresses: that is for the log, not for clients."""

@@ -52,7 +52,7 @@ def event_to_proto(event: Event, *, include_decision: bool) -> pb.GenerateRespon
         return pb.GenerateResponse(delta=_delta(event))
     if isinstance(event, Started):
         return pb.GenerateResponse(started=_started(event, include_decision=include_decision))
-    return pb.GenerateResponse(completed=_completed(event))
+    return pb.GenerateResponse(completed=_completed(event, include_decision=include_decision))
 
 
 def model_to_proto(model: ModelInfo) -> pb.Model:
@@ -120,7 +120,8 @@ def _logprob(token: TokenText) -> common_pb2.TokenLogprob:
     )
 
 
-def _completed(end: Completed) -> pb.Completed:
+def _completed(end: Completed, *, include_decision: bool) -> pb.Completed:
+    chosen = end.decision.chosen
     return pb.Completed(
         reason=finish_reason_to_proto(end.reason),
         stop=end.stop,
@@ -128,4 +129,8 @@ def _completed(end: Completed) -> pb.Completed:
         timing=timing_to_proto(end.timing),
         acceptance=acceptance_to_proto(end.acceptance),
         gpu_seconds=end.gpu_seconds,
+        moves=end.moves,
+        profiles=end.profiles,
+        replica_id=chosen.replica_id if chosen is not None else "",
+        decision=decision_to_proto(end.decision) if include_decision and end.moves else None,
     )

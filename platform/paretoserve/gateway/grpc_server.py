@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from typing import Any, TypeVar
 
@@ -17,14 +17,14 @@ from grpc_reflection.v1alpha import reflection
 
 from paretoserve.domain.errors import InvalidRequest, ParetoserveError, SlowReader
 from paretoserve.gateway import http_stall
-from paretoserve.gateway.calls import Call, Serving, Started
+from paretoserve.gateway.calls import Call, Completed, Serving, Started
 from paretoserve.gateway.grpc_messages import call_from_proto, event_to_proto, model_to_proto
 from paretoserve.gateway.http_headers import REQUEST_ID, Headers
 from paretoserve.gateway.http_stall import ClientStalled, StallGuard
-from paretoserve.gateway.placed_headers import placed_headers
+from paretoserve.gateway.placed_headers import ended_headers, placed_headers
 from paretoserve.wire._pb import inference_pb2 as pb
 from paretoserve.wire.decisions import decision_to_proto
-from paretoserve.wire.errors import grpc_status
+from paretoserve.wire.errors import decision_headers, grpc_status
 
 MAX_MESSAGE_BYTES = 16 << 20
 MESSAGE_S = 60.0
@@ -91,7 +91,7 @@ class Exchange:
         self._headers = Headers(context.invocation_metadata() or ())
         self.request_id = self._headers.request_id()
         self.caller = self._headers.caller
-        self._placed = False
+        self._placed: dict[str, str] = {}
 
     def call(self, message: pb.GenerateRequest) -> Call:
         """Raises Unauthenticated, InvalidRequest."""
@@ -100,17 +100,24 @@ class Exchange:
         return call_from_proto(message, self.caller(), self.request_id, deadline)
 
     async def placed(self, started: Started) -> None:
-        """Say where it runs: at the beginning, and at the end where it ran last."""
-        metadata = ((REQUEST_ID, self.request_id), *placed_headers(started).items())
-        if not self._placed:
-            self._placed = True
-            await self._context.send_initial_metadata(metadata)
-        self._context.set_trailing_metadata(metadata)
+        """Say where it begins, in the initial metadata: of several, the first."""
+        first = not self._placed
+        self._placed = placed_headers(started.decision)
+        if first:
+            await self._context.send_initial_metadata(self._metadata(self._placed))
+
+    def ended(self, end: Completed) -> None:
+        """Say where it ended, in the trailing metadata."""
+        headers = ended_headers(end) if end.moves else self._placed
+        self._context.set_trailing_metadata(self._metadata(headers))
 
     async def abort(self, error: ParetoserveError) -> None:
         status = grpc_status(error)
-        trailing = (*(status.trailing_metadata or ()), (REQUEST_ID, self.request_id))
+        trailing = (*(status.trailing_metadata or ()), *self._metadata(decision_headers(error)))
         await self._context.abort(status.code, status.details, trailing)
+
+    def _metadata(self, headers: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+        return ((REQUEST_ID, self.request_id), *headers.items())
 
 
 class _Inference:
@@ -126,6 +133,8 @@ class _Inference:
                 async for event in events:
                     if isinstance(event, Started):
                         await exchange.placed(event)
+                    elif isinstance(event, Completed):
+                        exchange.ended(event)
                     response = event_to_proto(event, include_decision=include_decision)
                     await guard.write(exchange.write(response))
 

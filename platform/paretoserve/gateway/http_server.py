@@ -20,7 +20,7 @@ from paretoserve.gateway.http_exchange import Endpoint, Exchange, Reply
 from paretoserve.gateway.openai_api import OpenAIRequest, parse_chat, parse_completion, parse_either
 from paretoserve.gateway.openai_shapes import CHAT, COMPLETION, Head, Shape, whole_reply
 from paretoserve.gateway.openai_stream import EventStream
-from paretoserve.gateway.placed_headers import placed_headers
+from paretoserve.gateway.placed_headers import ended_headers, placed_headers
 from paretoserve.wire.decisions import decision_to_dict
 from paretoserve.wire.errors import http_headers, openai_error
 
@@ -150,7 +150,7 @@ async def _reply_in_parts(
     event: Output,
     events: AsyncGenerator[Event, None],
 ) -> None:
-    await reply.begin_stream(placed_headers(started))
+    await reply.begin_stream(placed_headers(started.decision))
     if opening := stream.opening():
         await reply.write(opening)
     while isinstance(event, TextDelta):
@@ -173,7 +173,7 @@ async def _reply_at_once(
         event = await _next_output(events)
     body = whole_reply(shape, head, "".join(texts), tokens, event)
     await anext(events, None)  # settled before the client hears that it is over
-    await reply.json(body, headers=placed_headers(head.started))
+    await reply.json(body, headers=ended_headers(event))
 
 
 async def _next_output(events: AsyncGenerator[Event, None]) -> Output:

@@ -11,6 +11,7 @@ from paretoserve.domain.usage import Usage
 from paretoserve.executor.contract import Chunk, Finish, GenerationRequest
 from paretoserve.executor.link import Submission
 from paretoserve.gateway.fleet_links import FleetLinks
+from paretoserve.placement.router import Placed
 
 
 class Traveller(Protocol):
@@ -30,16 +31,16 @@ class Leg:
     """
 
     __slots__ = (
-        "_exits", "_left", "_submission", "_traveller", "finish", "profile", "replica_id",
-        "request", "tokens",
+        "_exits", "_left", "_submission", "_traveller", "decision", "finish", "profile",
+        "replica_id", "request", "tokens",
     )  # fmt: skip
 
-    def __init__(
-        self, request: GenerationRequest, profile: str, replica_id: str, traveller: Traveller
-    ) -> None:
+    def __init__(self, request: GenerationRequest, placed: Placed, traveller: Traveller) -> None:
+        """`request` as it goes to the replica that it was placed on."""
         self.request = request
-        self.profile = profile
-        self.replica_id = replica_id
+        self.decision = placed.decision
+        self.profile = placed.ticket.profile
+        self.replica_id = placed.ticket.replica_id
         self.tokens = 0
         """How many have come."""
         self.finish: Finish | None = None

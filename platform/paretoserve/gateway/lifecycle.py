@@ -7,7 +7,7 @@ import time
 import uuid
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from paretoserve.domain.conversation import ModelInfo
 from paretoserve.domain.decision import Decision
@@ -16,7 +16,7 @@ from paretoserve.domain.errors import DeadlineExceeded, ParetoserveError
 from paretoserve.executor.contract import Chunk
 from paretoserve.gateway.admission import Admitted, admit
 from paretoserve.gateway.calls import Call, Event, Started
-from paretoserve.gateway.completion import completed
+from paretoserve.gateway.completion import as_called, completed
 from paretoserve.gateway.course import Course
 from paretoserve.gateway.dispatch import Dispatch
 from paretoserve.gateway.fleet_links import FleetLinks
@@ -102,15 +102,15 @@ class Lifecycle:
         admitted = await self._admit(call)
         request = admitted.request(self._new_id())
         decision = self._router.explain(request, admitted.tenant, self._monotonic())
-        return _as_called(call, decision)
+        return as_called(call, decision)
 
     async def generate(self, call: Call) -> AsyncGenerator[Event, None]:
         """Started, then TextDelta any number of times, then Completed.
 
         When a replica fails before its first token, the request is placed anew and a Started comes
-        again; a stream that has begun goes on elsewhere unnoticed. Closing the generator at any
-        point aborts the request and gives back what it held; when Completed comes, everything has
-        been given back.
+        again; a stream that has begun goes on elsewhere, and Completed says so. Closing the
+        generator at any point aborts the request and gives back what it held; when Completed
+        comes, everything has been given back.
 
         Raises what `admit` raises; QuotaExceeded, Saturated, QueueFull and Unavailable when it
         did not run; ReplicaLost, Evicted and EngineError when it did not finish;
@@ -128,7 +128,7 @@ class Lifecycle:
                     elif (delta := output.push(news)) is not None:
                         yield delta
                 course.finish()
-            end = completed(course, output)
+            end = completed(call, course, output)
             visit.watch.completed(end, self._monotonic())
         yield end  # a client that leaves now has had everything
 
@@ -177,11 +177,6 @@ class Lifecycle:
         return left
 
 
-def _as_called(call: Call, decision: Decision) -> Decision:
-    """The decision under the client's own request id."""
-    return replace(decision, request_id=call.request_id)
-
-
 def _started(admitted: Admitted, placed: Placed) -> Started:
     call, ticket = admitted.call, placed.ticket
     return Started(
@@ -193,5 +188,5 @@ def _started(admitted: Admitted, placed: Placed) -> Started:
         profile=ticket.profile,
         replica_id=ticket.replica_id,
         prompt_tokens=ticket.prompt_tokens,
-        decision=_as_called(call, placed.decision),
+        decision=as_called(call, placed.decision),
     )

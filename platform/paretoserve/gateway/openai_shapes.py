@@ -28,6 +28,7 @@ class Head:
     created: int
 
     def fields(self, prefix: str, kind: str) -> dict[str, Any]:
+        """As it began."""
         return {
             "id": prefix + self.started.request_id,
             "object": kind,
@@ -36,6 +37,10 @@ class Head:
             "service_tier": self.started.service_tier or None,
             "system_fingerprint": self.started.profile,
         }
+
+    def last_fields(self, prefix: str, kind: str, end: Completed) -> dict[str, Any]:
+        """As it ended, which may be at another profile."""
+        return {**self.fields(prefix, kind), "system_fingerprint": end.profiles[-1]}
 
 
 class Shape(Protocol):
@@ -127,10 +132,18 @@ def whole_reply(
         "finish_reason": finish_reason(end),
     }
     return {
-        **head.fields(shape.id_prefix, shape.whole),
+        **head.last_fields(shape.id_prefix, shape.whole, end),
         "choices": [choice],
         "usage": usage_fields(end.usage),
+        **moved_fields(end),
     }
+
+
+def moved_fields(end: Completed) -> dict[str, Any]:
+    """What OpenAI has no field for; nothing where the answer came from one place."""
+    if not end.moves:
+        return {}
+    return {"paretoserve": {"moves": end.moves, "profiles": list(end.profiles)}}
 
 
 def finish_reason(end: Completed) -> str:

@@ -7,7 +7,14 @@ from typing import Any
 from paretoserve.domain.conversation import TextDelta
 from paretoserve.domain.errors import ParetoserveError
 from paretoserve.gateway.calls import Completed
-from paretoserve.gateway.openai_shapes import Head, Shape, finish_reason, to_json, usage_fields
+from paretoserve.gateway.openai_shapes import (
+    Head,
+    Shape,
+    finish_reason,
+    moved_fields,
+    to_json,
+    usage_fields,
+)
 from paretoserve.wire.errors import openai_error
 
 DONE = b"data: [DONE]\n\n"
@@ -17,11 +24,12 @@ class EventStream:
     """Writes one stream's events. All that is the same in every delta is made once.
 
     With `include_usage` every chunk has `"usage": null` and a last one, without choices, has the
-    figures.
+    figures. The chunks of the end name the profile where it ended, those before them where it began.
     """
 
     def __init__(self, shape: Shape, head: Head, *, include_usage: bool) -> None:
         self._shape = shape
+        self._head = head
         self._fields = head.fields(shape.id_prefix, shape.chunk)
         self._include_usage = include_usage
         self._characters = 0
@@ -35,7 +43,7 @@ class EventStream:
     def opening(self) -> bytes:
         """The chunk that names the role; nothing for completions."""
         choice = self._shape.opening_choice()
-        return b"" if choice is None else self._chunk(choice, None)
+        return b"" if choice is None else self._chunk(self._fields, choice, None)
 
     def delta(self, delta: TextDelta) -> bytes:
         """One chunk; nothing for a delta that says nothing."""
@@ -54,16 +62,18 @@ class EventStream:
 
         Raises EngineError if the request broke off.
         """
-        last = self._chunk(self._shape.closing_choice(), finish_reason(end))
+        fields = self._head.last_fields(self._shape.id_prefix, self._shape.chunk, end)
+        choice = self._shape.closing_choice()
+        last = self._chunk({**fields, **moved_fields(end)}, choice, finish_reason(end))
         if not self._include_usage:
             return last + DONE
-        usage = {**self._fields, "choices": [], "usage": usage_fields(end.usage)}
+        usage = {**fields, "choices": [], "usage": usage_fields(end.usage)}
         return last + _event(usage) + DONE
 
-    def _chunk(self, choice: dict[str, Any], reason: str | None) -> bytes:
+    def _chunk(self, fields: dict[str, Any], choice: dict[str, Any], reason: str | None) -> bytes:
         choice = {"index": 0, **choice, "logprobs": None, "finish_reason": reason}
         usage = {"usage": None} if self._include_usage else {}
-        return _event({**self._fields, "choices": [choice], **usage})
+        return _event({**fields, "choices": [choice], **usage})
 
 
 def error_event(error: ParetoserveError) -> bytes:

@@ -77,6 +77,9 @@ class CallSpan:
             self._span.set_attribute(Attribute.PROFILE, started.profile)
             self._span.set_attribute(Attribute.REPLICA, started.replica_id)
         if (completed := assembly.completed) is not None:
+            if completed.moves:
+                self._span.set_attribute(Attribute.PROFILE, completed.profiles[-1])
+                self._span.set_attribute(Attribute.REPLICA, completed.replica_id)
             usage = completed.usage
             self._span.set_attribute(Attribute.FINISH_REASONS, (str(completed.finish_reason),))
             self._span.set_attribute(Attribute.INPUT_TOKENS, usage.prompt_tokens)

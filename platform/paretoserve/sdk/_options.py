@@ -127,7 +127,8 @@ class RequestOptions(TypedDict, total=False):
     """Report each token's log probability and this many alternatives, 0..20."""
 
     session_id: str | None
-    """Groups the requests of one conversation in traces; routing does not read it yet."""
+    """Groups the requests of one conversation, in traces and for routing: what holds its prefix is
+    left only for a lower price."""
 
     request_id: str | None
     """Names the request in logs, traces and errors; made up when absent."""

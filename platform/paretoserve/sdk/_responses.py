@@ -58,13 +58,15 @@ class Assembly:
         if self.started is None or self.completed is None:
             raise Unavailable(CUT_SHORT)
         start, end = self.started, self.completed
+        last = end if end.moves else start
+        profiles = end.profiles or (start.profile,)
         return Generation(
             request_id=start.request_id,
             model=start.model,
             tier=start.tier,
             service_tier=start.service_tier,
-            profile=start.profile,
-            replica_id=start.replica_id,
+            profile=profiles[-1],
+            replica_id=last.replica_id,
             text="".join(delta.text for delta in self._deltas),
             token_ids=tuple(token for delta in self._deltas for token in delta.token_ids),
             logprobs=tuple(token for delta in self._deltas for token in delta.logprobs),
@@ -75,7 +77,9 @@ class Assembly:
             acceptance=end.acceptance,
             gpu_seconds=end.gpu_seconds,
             contract_exceeded=start.contract_exceeded,
-            decision=start.decision,
+            decision=last.decision,
+            moves=end.moves,
+            profiles=profiles,
         )
 
 
@@ -121,7 +125,7 @@ def _started(message: inference_pb2.Started) -> Started:
         replica_id=message.replica_id,
         prompt_tokens=message.prompt_tokens,
         contract_exceeded=message.contract_exceeded,
-        decision=explained(message.decision) if message.HasField("decision") else None,
+        decision=_decision(message),
     )
 
 
@@ -133,7 +137,15 @@ def _completed(message: inference_pb2.Completed) -> Completed:
         timing=timing_from_proto(message.timing),
         acceptance=acceptance_from_proto(message.acceptance),
         gpu_seconds=message.gpu_seconds,
+        moves=message.moves,
+        profiles=tuple(message.profiles),
+        replica_id=message.replica_id,
+        decision=_decision(message),
     )
+
+
+def _decision(message: inference_pb2.Started | inference_pb2.Completed) -> Decision | None:
+    return explained(message.decision) if message.HasField("decision") else None
 
 
 def _token_texts(messages: Iterable[common_pb2.TokenLogprob]) -> tuple[TokenText, ...]:

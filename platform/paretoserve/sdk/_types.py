@@ -50,7 +50,9 @@ class Started:
 class Completed:
     """The end of a stream. `timing` is the gateway's, milliseconds from the call's arrival.
 
-    `stop` is the stop string or the decimal stop id that ended it.
+    `stop` is the stop string or the decimal stop id that ended it. `moves` is how often the answer
+    went on elsewhere after it had begun, and `profiles` are those that it came from, in order;
+    `replica_id` is where it ended, and `decision` that of the last move, if it was asked for.
     """
 
     finish_reason: FinishReason
@@ -59,10 +61,14 @@ class Completed:
     timing: Timing
     acceptance: Acceptance
     gpu_seconds: float
+    moves: int = 0
+    profiles: tuple[str, ...] = ()
+    replica_id: str = ""
+    decision: Decision | None = None
 
 
 Event = Started | TextDelta | Completed
-"""What a stream yields: one Started, any number of TextDelta, one Completed."""
+"""What a stream yields: a Started, any number of TextDelta, one Completed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +76,9 @@ class Generation:
     """A whole answer: the text, and how, where and at what cost it was made.
 
     Times are milliseconds as the gateway saw them; `gpu_seconds` is what the tenant is charged;
-    `logprobs` and `decision` are there when they were asked for.
+    `logprobs` and `decision` are there when they were asked for. An answer that was moved in
+    mid-stream has `moves` above 0: `profiles` are all those that it came from, in order, and
+    `profile`, `replica_id` and `decision` say where it ended.
     """
 
     request_id: str
@@ -90,3 +98,5 @@ class Generation:
     gpu_seconds: float
     contract_exceeded: bool = False
     decision: Decision | None = None
+    moves: int = 0
+    profiles: tuple[str, ...] = ()

@@ -46,6 +46,7 @@ from paretoserve.domain.errors import (
 
 ERROR_DOMAIN = "paretoserve"
 REASON_HEADER = "x-paretoserve-reason"
+DECISION_HEADER = "x-paretoserve-decision"
 MAX_MESSAGE_BYTES = 1024
 """Messages quote the caller; gRPC trailers and proxies' header limits hold 8 KiB in all."""
 MAX_PARAM_BYTES = 128
@@ -145,13 +146,14 @@ def openai_error(error: ParetoserveError) -> dict[str, Any]:
 
 
 def http_headers(error: ParetoserveError) -> dict[str, str]:
-    """`x-paretoserve-reason: <fate>; <reason>`, and Retry-After where trying again may help.
+    """`x-paretoserve-reason: <fate>; <reason>`, the decision where there is one, and Retry-After
+    where trying again may help.
 
     Retry-After is in whole seconds, at least 1; `retry-after-ms`, which OpenAI's clients prefer,
     is exact.
     """
     row = row_of(error)
-    headers = {REASON_HEADER: f"{row.fate}; {error.reason}"}
+    headers = {REASON_HEADER: f"{row.fate}; {error.reason}", **decision_headers(error)}
     retry_after_s = row.retry_after_s if error.retry_after_s is None else error.retry_after_s
     if retry_after_s is not None:
         retry_after_s = _bounded(retry_after_s)
@@ -162,6 +164,11 @@ def http_headers(error: ParetoserveError) -> dict[str, str]:
     return headers
 
 
+def decision_headers(error: ParetoserveError) -> dict[str, str]:
+    """The error's decision, if it has one: for HTTP headers, and for gRPC's trailing metadata."""
+    return {DECISION_HEADER: error.decision} if error.decision else {}
+
+
 # --- gRPC ---------------------------------------------------------------------------------------
 
 
@@ -169,7 +176,8 @@ def grpc_status(error: ParetoserveError) -> grpc.Status:
     """The rich status: google.rpc.ErrorInfo, and RetryInfo when the error says when to retry.
 
     ErrorInfo has the error's `reason`, the domain "paretoserve", and metadata: `fate`, `param`
-    when a parameter is at fault, `delivered` (tokens) for a lost replica.
+    when a parameter is at fault, `delivered` (tokens) for a lost replica. The decision goes beside
+    it, as `decision_headers`.
     """
     row = row_of(error)
     metadata = {"fate": str(row.fate)}
@@ -192,6 +200,12 @@ def grpc_status(error: ParetoserveError) -> grpc.Status:
 def error_from_rpc(error: grpc.RpcError) -> ParetoserveError:
     """The error that the server meant; for a status without our ErrorInfo, the nearest class."""
     call = cast("grpc.Call", error)
+    meant = _meant(call)
+    meant.decision = _decision(call)
+    return meant
+
+
+def _meant(call: grpc.Call) -> ParetoserveError:
     info, retry_after_s = _details(call)
     message = str(call.details() or "")
     if info is not None and info.reason in _BY_REASON:
@@ -226,6 +240,13 @@ def _details(call: grpc.Call) -> tuple[error_details_pb2.ErrorInfo | None, float
             detail.Unpack(retry)
             retry_after_s = retry.retry_delay.ToNanoseconds() / 1e9
     return info, retry_after_s
+
+
+def _decision(call: grpc.Call) -> str:
+    for name, value in call.trailing_metadata() or ():
+        if name == DECISION_HEADER and isinstance(value, str):
+            return value
+    return ""
 
 
 def _rebuilt(

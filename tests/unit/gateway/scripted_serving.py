@@ -31,8 +31,19 @@ DECISION = decided(
     Outcome.PLACED, _CHOSEN, request_id="id", policy_version="v1", targets=Targets(200.0, 20.0)
 )
 END = Completed(
-    FinishReason.STOP, "", Usage(5, 2, 3), Timing(1.0, 2.0, 3.0), Acceptance(2, 6, 3), 0.25
+    FinishReason.STOP, "", Usage(5, 2, 3), Timing(1.0, 2.0, 3.0), Acceptance(2, 6, 3), 0.25,
+    DECISION, 0, ("min-latency",),
+)  # fmt: skip
+"""Where it began."""
+
+_LAST = _CHOSEN._replace(profile="max-throughput", replica_id="r2")
+MOVED = replace(
+    END,
+    decision=decided(Outcome.PLACED, _LAST, request_id="id", policy_version="v2"),
+    moves=1,
+    profiles=("min-latency", "max-throughput"),
 )
+"""At another profile."""
 LOGPROB = TokenText(7, "Hi", -0.5, (TopToken(7, "Hi", -0.5), TopToken(9, "\ufffd", -float("inf"))))
 
 

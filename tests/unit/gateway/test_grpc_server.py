@@ -16,6 +16,7 @@ from tests.unit.gateway.scripted_serving import (
     DECISION,
     END,
     LOGPROB,
+    MOVED,
     STARTED,
     Pause,
     ScriptedServing,
@@ -33,8 +34,8 @@ from paretoserve.domain.errors import (
 )
 from paretoserve.domain.request import Sampling
 from paretoserve.gateway import grpc_server, http_stall
+from paretoserve.gateway.decision_header import decision_header
 from paretoserve.gateway.grpc_server import MAX_MESSAGE_BYTES, SERVICE, GrpcServer
-from paretoserve.gateway.placed_headers import decision_header
 from paretoserve.wire._pb import common_pb2, inference_pb2, inference_pb2_grpc
 from paretoserve.wire.decisions import decision_from_proto
 from paretoserve.wire.errors import error_from_rpc
@@ -105,13 +106,10 @@ async def test_the_decision_comes_when_asked_for() -> None:
 
 
 async def test_a_request_that_was_placed_anew_and_beyond_its_contract() -> None:
-    moved = replace(
-        STARTED,
-        profile="max-throughput",
-        tier="flexible",
-        decision=replace(DECISION, tier="flexible", in_contract=False),
-    )
-    async with stub(ScriptedServing(moved, END)) as inference:
+    beyond = replace(MOVED.decision, tier="flexible", in_contract=False)
+    anew = replace(STARTED, profile="max-throughput", tier="flexible", decision=beyond)
+    end = replace(END, decision=beyond, profiles=("max-throughput",))
+    async with stub(ScriptedServing(anew, end)) as inference:
         call = inference.Generate(REQUEST, metadata=METADATA)
         responses = [response async for response in call]
         initial, trailing = await call.initial_metadata(), await call.trailing_metadata()
@@ -120,6 +118,7 @@ async def test_a_request_that_was_placed_anew_and_beyond_its_contract() -> None:
     assert dict(initial)["x-paretoserve-profile"] == "min-latency"
     assert dict(trailing)["x-paretoserve-contract"] == "exceeded"
     assert dict(trailing)["x-paretoserve-profile"] == "max-throughput"
+    assert "x-paretoserve-moves" not in dict(trailing)
 
 
 async def test_models() -> None:

@@ -25,8 +25,8 @@ from tests.unit.gateway.scripted_serving import (
 from paretoserve.domain.completion import FinishReason
 from paretoserve.domain.errors import EngineError, QueueFull, ReplicaLost, Saturated, SlowReader
 from paretoserve.gateway import http_exchange, http_stall
+from paretoserve.gateway.decision_header import decision_header
 from paretoserve.gateway.http_server import create_app
-from paretoserve.gateway.placed_headers import decision_header
 
 CHAT = {"model": "scribe", "messages": [{"role": "user", "content": "hi"}]}
 COMPLETION = {"model": "scribe", "prompt": "hi"}
@@ -87,7 +87,8 @@ async def test_a_chat_that_is_not_streamed() -> None:
 async def test_a_used_up_contract_is_said(stream: bool) -> None:
     fallback = dataclasses.replace(DECISION, tier="flexible", in_contract=False)
     served = dataclasses.replace(STARTED, decision=fallback, tier="flexible", service_tier="flex")
-    async with serve(ScriptedServing(served, delta("a"), END, begin=False)) as client:
+    end = dataclasses.replace(END, decision=fallback)
+    async with serve(ScriptedServing(served, delta("a"), end, begin=False)) as client:
         response = await client.post("/v1/chat/completions", json={**CHAT, "stream": stream})
     assert response.headers["x-paretoserve-contract"] == "exceeded"
     assert response.headers["x-paretoserve-tier"] == "flexible"

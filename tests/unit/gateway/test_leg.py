@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from tests.support.decided import decided
 
 from paretoserve.domain.completion import FinishReason
+from paretoserve.domain.decision import Outcome
 from paretoserve.domain.errors import (
     EngineError,
     Evicted,
@@ -12,10 +14,18 @@ from paretoserve.domain.errors import (
     QueueFull,
     ReplicaLost,
 )
-from paretoserve.domain.request import Sampling
+from paretoserve.domain.request import Request, Sampling
+from paretoserve.domain.ticket import Ticket
 from paretoserve.domain.usage import Timing, Usage
 from paretoserve.executor.contract import Chunk, Finish, GenerationRequest
 from paretoserve.gateway.leg import Leg
+from paretoserve.placement.router import Placed
+
+PLACED = Placed(
+    Request("r", "m", "t", "premium", 3, 16),
+    decided(Outcome.PLACED),
+    Ticket("r", "t", "premium", "fast", "r1", 3, 16, 0.1, 1.0),
+)
 
 
 class Traveller:
@@ -26,7 +36,7 @@ class Traveller:
         self.finish: Finish | None = None
         self.errors: list[ParetoserveError] = []
         request = GenerationRequest("r", (1, 2, 3), Sampling())
-        self.leg = Leg(request, "fast", "r1", self)
+        self.leg = Leg(request, PLACED, self)
 
     def received(self, leg: Leg, chunk: Chunk) -> None:
         assert leg is self.leg

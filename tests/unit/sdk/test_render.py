@@ -31,14 +31,15 @@ PREMIUM = Targets(ttft_ms=300, tpot_ms=2)
 PLACED = decided(
     Outcome.PLACED, wide(V.LATE_TPOT, 1, 8.5), wide(V.FULL), wide(V.LATE_TPOT, 2),
     fast(V.FEASIBLE), fast(V.CHOSEN, 1), fast(V.LIKELY, 2, 1.7),
-    targets=PREMIUM, request_id="req-1", reason="min-latency is the cheapest that is in time",
+    targets=PREMIUM, request_id="req-1",
+    reason="min-latency is the cheapest that is in time for tier premium",
 )  # fmt: skip
 
 
 def test_a_placed_request() -> None:
     assert decision_table(PLACED).splitlines() == [
         "req-1: placed on min-latency, replica ml-1",
-        "  because   min-latency is the cheapest that is in time",
+        "  because   min-latency is the cheapest that is in time for tier premium",
         "  rule      confident; policy 7",
         "  tier      premium: TTFT 300 ms, TPOT 2 ms",
         "  price     0.26 GPU-s",

@@ -25,10 +25,12 @@ from paretoserve.domain.errors import (
     Unauthenticated,
     Unavailable,
 )
+from paretoserve.gateway.decision_header import MOST_CHARS
 from paretoserve.wire.errors import (
     MAX_MESSAGE_BYTES,
     TABLE,
     Fate,
+    decision_headers,
     error_from_reason,
     error_from_rpc,
     grpc_status,
@@ -48,12 +50,17 @@ def _tree(cls: type[ParetoserveError] = ParetoserveError) -> Iterator[type[Paret
 TREE = sorted(set(_tree()), key=lambda cls: cls.__name__)
 
 
+DECISION = 'outcome=rejected, rule="shed", tier="premium"'
+
+
 def _example(cls: type[ParetoserveError]) -> ParetoserveError:
     if issubclass(cls, ReplicaLost):
-        lost = cls("executor é went away", delivered=7)
-        lost.retry_after_s = 2.25
-        return lost
-    return cls("what, where, é", param="messages[0]", retry_after_s=2.25)
+        error: ParetoserveError = cls("executor é went away", delivered=7)
+        error.retry_after_s = 2.25
+    else:
+        error = cls("what, where, é", param="messages[0]", retry_after_s=2.25)
+    error.decision = DECISION
+    return error
 
 
 class _Raising(grpc.GenericRpcHandler):
@@ -66,7 +73,8 @@ class _Raising(grpc.GenericRpcHandler):
             if handler_call_details.method == "/t/Plain":
                 await context.abort(row_of(self.error).grpc, self.error.message)
             status = grpc_status(self.error)
-            await context.abort(status.code, status.details, status.trailing_metadata)
+            trailing = (*status.trailing_metadata, *decision_headers(self.error).items())
+            await context.abort(status.code, status.details, trailing)
             return b""
 
         return grpc.unary_unary_rpc_method_handler(answer)
@@ -107,7 +115,7 @@ async def test_an_error_comes_back_through_grpc_as_itself(cls: type, raising: An
     got = error_from_rpc(rpc_error)
     assert type(got) is cls
     assert (got.message, got.param) == (sent.message, sent.param)
-    assert got.retry_after_s == sent.retry_after_s
+    assert (got.retry_after_s, got.decision) == (sent.retry_after_s, DECISION)
     if isinstance(sent, ReplicaLost):
         assert isinstance(got, ReplicaLost)
         assert got.delivered == 7
@@ -181,8 +189,11 @@ async def test_a_message_over_grpcs_limit_is_the_callers_fault(raising: Any) -> 
 
 @pytest.mark.parametrize("text", ["m" * 100_000, "é" * 100_000, "bad \ud800 surrogate"])
 async def test_a_message_that_quotes_the_caller_still_arrives(text: str, raising: Any) -> None:
-    got = error_from_rpc(await _call(raising, InvalidRequest(text, param=text)))
+    sent = InvalidRequest(text, param=text)
+    sent.decision = "d" * MOST_CHARS
+    got = error_from_rpc(await _call(raising, sent))
     assert type(got) is InvalidRequest
+    assert got.decision == sent.decision
     assert 0 < len(got.message.encode()) <= MAX_MESSAGE_BYTES
     assert len(openai_error(InvalidRequest(text))["error"]["message"].encode()) <= MAX_MESSAGE_BYTES
 
@@ -191,6 +202,8 @@ async def test_a_message_that_quotes_the_caller_still_arrives(text: str, raising
 def test_http_tells_rejected_from_evicted(cls: type[ParetoserveError]) -> None:
     row, headers = TABLE[cls], http_headers(_example(cls))
     assert headers["x-paretoserve-reason"] == f"{row.fate}; {cls.reason}"
+    assert headers["x-paretoserve-decision"] == DECISION
+    assert "x-paretoserve-decision" not in http_headers(cls("x")), "nothing was decided"
     assert ("retry-after" in http_headers(cls("x"))) == (row.http in {429, 503})
     assert row.fate is not Fate.EVICTED or issubclass(cls, Evicted)
     assert (row.http in {400, 401, 403, 404, 429}) <= (row.fate is Fate.REJECTED)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from paretoserve.app.commands.connection import add_request_arguments, connect
+from paretoserve.app.commands.connection import add_request_arguments, connect, request_options
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -16,11 +16,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     with connect(options) as client:
-        decision = client.explain(
-            options.prompt,
-            model=options.model,
-            tier=options.tier,
-            max_tokens=options.max_tokens,
-        )
+        decision = client.explain(options.prompt, model=options.model, **request_options(options))
     print(decision.table(every_replica=options.all))
     return 0

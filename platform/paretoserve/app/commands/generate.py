@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 
-from paretoserve.app.commands.connection import add_request_arguments, connect
+from paretoserve.app.commands.connection import add_request_arguments, connect, request_options
+from paretoserve.sdk import Generation, RequestOptions
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -18,25 +19,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Print the text as it comes, then one line of figures on stderr."""
+    asked: RequestOptions = {
+        **request_options(options),
+        "temperature": options.temperature,
+        "seed": options.seed,
+    }
     with (
         connect(options) as client,
-        client.stream(
-            options.prompt,
-            model=options.model,
-            tier=options.tier,
-            max_tokens=options.max_tokens,
-            temperature=options.temperature,
-            seed=options.seed,
-        ) as stream,
+        client.stream(options.prompt, model=options.model, **asked) as stream,
     ):
         for text in stream.text_deltas():
             print(text, end="", flush=True)
         answer = stream.final()
     print()
-    print(
-        f"{answer.tier} on {answer.profile}: {answer.usage.completion_tokens} tokens, "
-        f"TTFT {answer.timing.ttft_ms:.0f} ms, {answer.timing.total_ms:.0f} ms in all, "
-        f"ended by {answer.finish_reason}",
-        file=sys.stderr,
-    )
+    print(_figures(answer), file=sys.stderr)
     return 0
+
+
+def _figures(answer: Generation) -> str:
+    beyond = ", in place of one whose contract is used up," if answer.contract_exceeded else ""
+    return (
+        f"{answer.tier}{beyond} on {', then '.join(answer.profiles)}: "
+        f"{answer.usage.completion_tokens} tokens, TTFT {answer.timing.ttft_ms:.0f} ms, "
+        f"{answer.timing.total_ms:.0f} ms in all, ended by {answer.finish_reason}"
+    )

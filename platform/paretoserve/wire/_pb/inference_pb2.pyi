@@ -138,7 +138,7 @@ class GenerateResponse(_message.Message):
     COMPLETED_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def started(self) -> Global___Started:
-        """first"""
+        """first; again when it was placed anew before any output"""
 
     @_builtins.property
     def delta(self) -> Global___TextDelta:
@@ -255,9 +255,17 @@ class Completed(_message.Message):
     TIMING_FIELD_NUMBER: _builtins.int
     ACCEPTANCE_FIELD_NUMBER: _builtins.int
     GPU_SECONDS_FIELD_NUMBER: _builtins.int
+    MOVES_FIELD_NUMBER: _builtins.int
+    PROFILES_FIELD_NUMBER: _builtins.int
+    REPLICA_ID_FIELD_NUMBER: _builtins.int
+    DECISION_FIELD_NUMBER: _builtins.int
     reason: _common_pb2.FinishReason.ValueType
     stop: _builtins.str
     gpu_seconds: _builtins.float
+    moves: _builtins.int
+    """how often it went on elsewhere in mid-answer"""
+    replica_id: _builtins.str
+    """that the last of it came from"""
     @_builtins.property
     def usage(self) -> _common_pb2.Usage: ...
     @_builtins.property
@@ -266,6 +274,14 @@ class Completed(_message.Message):
 
     @_builtins.property
     def acceptance(self) -> _common_pb2.Acceptance: ...
+    @_builtins.property
+    def profiles(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """that the output came from, in order: one more than `moves`"""
+
+    @_builtins.property
+    def decision(self) -> Global___Decision:
+        """with include_decision, where it was moved: the last move's"""
+
     def __init__(
         self,
         *,
@@ -275,10 +291,14 @@ class Completed(_message.Message):
         timing: _common_pb2.Timing | None = ...,
         acceptance: _common_pb2.Acceptance | None = ...,
         gpu_seconds: _builtins.float = ...,
+        moves: _builtins.int = ...,
+        profiles: _abc.Iterable[_builtins.str] | None = ...,
+        replica_id: _builtins.str = ...,
+        decision: Global___Decision | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["acceptance", b"acceptance", "timing", b"timing", "usage", b"usage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["acceptance", b"acceptance", "decision", b"decision", "timing", b"timing", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["acceptance", b"acceptance", "gpu_seconds", b"gpu_seconds", "reason", b"reason", "stop", b"stop", "timing", b"timing", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acceptance", b"acceptance", "decision", b"decision", "gpu_seconds", b"gpu_seconds", "moves", b"moves", "profiles", b"profiles", "reason", b"reason", "replica_id", b"replica_id", "stop", b"stop", "timing", b"timing", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -31,8 +31,10 @@ class InferenceStub:
     targets `x-llm-d-slo-ttft-ms`, `x-llm-d-slo-tpot-ms`, `x-paretoserve-slo-e2e-ms`. The gRPC
     deadline is honoured. Generate's metadata say where the request went: `x-paretoserve-profile`,
     `x-paretoserve-tier`, `x-paretoserve-decision`, and `x-paretoserve-contract: exceeded` where the
-    tenant's contract is used up. Errors carry google.rpc.ErrorInfo (reason, domain "paretoserve")
-    and, where it helps, google.rpc.RetryInfo.
+    tenant's contract is used up; the initial ones where it was placed first, the trailing ones where it
+    ended, with `x-paretoserve-moves` and `x-paretoserve-profiles` where it was moved
+    in mid-answer. Errors carry google.rpc.ErrorInfo (reason, domain "paretoserve") and, where it
+    helps, google.rpc.RetryInfo; `x-paretoserve-decision` too, if something was decided.
     """
 
     def __init__(self, channel):
@@ -64,8 +66,10 @@ class InferenceServicer:
     targets `x-llm-d-slo-ttft-ms`, `x-llm-d-slo-tpot-ms`, `x-paretoserve-slo-e2e-ms`. The gRPC
     deadline is honoured. Generate's metadata say where the request went: `x-paretoserve-profile`,
     `x-paretoserve-tier`, `x-paretoserve-decision`, and `x-paretoserve-contract: exceeded` where the
-    tenant's contract is used up. Errors carry google.rpc.ErrorInfo (reason, domain "paretoserve")
-    and, where it helps, google.rpc.RetryInfo.
+    tenant's contract is used up; the initial ones where it was placed first, the trailing ones where it
+    ended, with `x-paretoserve-moves` and `x-paretoserve-profiles` where it was moved
+    in mid-answer. Errors carry google.rpc.ErrorInfo (reason, domain "paretoserve") and, where it
+    helps, google.rpc.RetryInfo; `x-paretoserve-decision` too, if something was decided.
     """
 
     def Generate(self, request, context):
@@ -119,8 +123,10 @@ class Inference:
     targets `x-llm-d-slo-ttft-ms`, `x-llm-d-slo-tpot-ms`, `x-paretoserve-slo-e2e-ms`. The gRPC
     deadline is honoured. Generate's metadata say where the request went: `x-paretoserve-profile`,
     `x-paretoserve-tier`, `x-paretoserve-decision`, and `x-paretoserve-contract: exceeded` where the
-    tenant's contract is used up. Errors carry google.rpc.ErrorInfo (reason, domain "paretoserve")
-    and, where it helps, google.rpc.RetryInfo.
+    tenant's contract is used up; the initial ones where it was placed first, the trailing ones where it
+    ended, with `x-paretoserve-moves` and `x-paretoserve-profiles` where it was moved
+    in mid-answer. Errors carry google.rpc.ErrorInfo (reason, domain "paretoserve") and, where it
+    helps, google.rpc.RetryInfo; `x-paretoserve-decision` too, if something was decided.
     """
 
     @staticmethod

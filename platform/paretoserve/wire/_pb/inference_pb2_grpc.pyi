@@ -32,8 +32,10 @@ class InferenceStub:
     targets `x-llm-d-slo-ttft-ms`, `x-llm-d-slo-tpot-ms`, `x-paretoserve-slo-e2e-ms`. The gRPC
     deadline is honoured. Generate's metadata say where the request went: `x-paretoserve-profile`,
     `x-paretoserve-tier`, `x-paretoserve-decision`, and `x-paretoserve-contract: exceeded` where the
-    tenant's contract is used up. Errors carry google.rpc.ErrorInfo (reason, domain "paretoserve")
-    and, where it helps, google.rpc.RetryInfo.
+    tenant's contract is used up; the initial ones where it was placed first, the trailing ones where it
+    ended, with `x-paretoserve-moves` and `x-paretoserve-profiles` where it was moved
+    in mid-answer. Errors carry google.rpc.ErrorInfo (reason, domain "paretoserve") and, where it
+    helps, google.rpc.RetryInfo; `x-paretoserve-decision` too, if something was decided.
     """
 
     @_typing.overload
@@ -52,8 +54,10 @@ class InferenceAsyncStub(InferenceStub):
     targets `x-llm-d-slo-ttft-ms`, `x-llm-d-slo-tpot-ms`, `x-paretoserve-slo-e2e-ms`. The gRPC
     deadline is honoured. Generate's metadata say where the request went: `x-paretoserve-profile`,
     `x-paretoserve-tier`, `x-paretoserve-decision`, and `x-paretoserve-contract: exceeded` where the
-    tenant's contract is used up. Errors carry google.rpc.ErrorInfo (reason, domain "paretoserve")
-    and, where it helps, google.rpc.RetryInfo.
+    tenant's contract is used up; the initial ones where it was placed first, the trailing ones where it
+    ended, with `x-paretoserve-moves` and `x-paretoserve-profiles` where it was moved
+    in mid-answer. Errors carry google.rpc.ErrorInfo (reason, domain "paretoserve") and, where it
+    helps, google.rpc.RetryInfo; `x-paretoserve-decision` too, if something was decided.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -68,8 +72,10 @@ class InferenceServicer(metaclass=_abc_1.ABCMeta):
     targets `x-llm-d-slo-ttft-ms`, `x-llm-d-slo-tpot-ms`, `x-paretoserve-slo-e2e-ms`. The gRPC
     deadline is honoured. Generate's metadata say where the request went: `x-paretoserve-profile`,
     `x-paretoserve-tier`, `x-paretoserve-decision`, and `x-paretoserve-contract: exceeded` where the
-    tenant's contract is used up. Errors carry google.rpc.ErrorInfo (reason, domain "paretoserve")
-    and, where it helps, google.rpc.RetryInfo.
+    tenant's contract is used up; the initial ones where it was placed first, the trailing ones where it
+    ended, with `x-paretoserve-moves` and `x-paretoserve-profiles` where it was moved
+    in mid-answer. Errors carry google.rpc.ErrorInfo (reason, domain "paretoserve") and, where it
+    helps, google.rpc.RetryInfo; `x-paretoserve-decision` too, if something was decided.
     """
 
     @_abc_1.abstractmethod

@@ -12,9 +12,9 @@ from tests.support.routing import (
     ACME,
     BY_NAME,
     FAST,
-    NEEDED_TPOT_MS,
     NOW,
     PROFILES,
+    TIERS,
     WIDE,
     finite,
     policy,
@@ -29,6 +29,7 @@ from paretoserve.domain.residual import LOAD_BUCKETS, NO_RESIDUALS, Factors, Res
 from paretoserve.latency.curve import prefill_ms
 from paretoserve.latency.outlook import outlook
 from paretoserve.latency.predict import predict
+from paretoserve.policy.options import PriceList, paces
 from paretoserve.policy.policy import Policy
 
 KNOWN = {profile.name: profile for profile in PROFILES}
@@ -86,7 +87,8 @@ def snapshots(draw: st.DrawFn, most: int = 6, foreign: bool = False) -> Snapshot
 @st.composite
 def estimates(draw: st.DrawFn) -> Estimate:
     median = draw(st.floats(1, 1000))
-    return Estimate(median, median * draw(st.floats(1, 4)), draw(st.floats(0.5, 2)))
+    accepted = draw(st.sampled_from(((), (("fast", 0.7),), (("fast", 1.6), ("wide", 0.9)))))
+    return Estimate(median, median * draw(st.floats(1, 4)), accepted)
 
 
 replica_names = st.sampled_from([f"{name}-{at}" for name in KNOWN for at in range(6)])
@@ -135,7 +137,8 @@ def own_prediction(request: Request, snapshot: Snapshot, found: Candidate, affin
     ahead = outlook(KNOWN[found.profile], replica, learned)
     cached = dict(request.cached).get(found.replica_id, 0) if affinity else 0
     uncached = float(request.prompt_tokens - cached)
-    return predict(ahead, uncached, request.estimate, request.waited_ms)
+    accepts = request.estimate.accepts(found.profile)
+    return predict(ahead, uncached, request.estimate, request.waited_ms, accepts)
 
 
 def flat(decision: Decision) -> tuple:
@@ -350,10 +353,13 @@ def test_a_median_placement_is_a_second_choice(w: Weighed) -> None:
 
 
 def used_by(w: Weighed, replica: ReplicaState) -> float:
-    """The share of what a fast replica can give to those that need it, with one stream more."""
-    ahead = outlook(FAST, replica, w.snapshot.residuals.get("fast", NO_RESIDUALS))
-    idle, tpot = ahead.tpot_high_factor * 1.0, ahead.tpot_high_factor * ahead.tpot_ms
-    pace = (tpot - idle) / max(NEEDED_TPOT_MS - idle, 1e-9)
+    """The share of what a replica can give to those that need it, with one stream more."""
+    by = KNOWN[replica.profile]
+    ahead = outlook(by, replica, w.snapshot.residuals.get(by.name, NO_RESIDUALS))
+    idle_ms = ahead.tpot_high_factor * by.curve.points[0].tpot_ms
+    tpot_ms = ahead.tpot_high_factor * ahead.tpot_ms
+    needed_ms = PriceList(TIERS, KNOWN, paces(w.snapshot.residuals)).needed_tpot_ms(by.name)
+    pace = (tpot_ms - idle_ms) / max(needed_ms - idle_ms, 1e-9)
     return max(pace, replica.prefill_rate * ahead.token_ms / 1000)
 
 
@@ -361,7 +367,8 @@ def used_by(w: Weighed, replica: ReplicaState) -> float:
 def test_guests_leave_the_reserve_and_spill_only_into_it(w: Weighed) -> None:
     """What other tiers need of a profile is kept for them, though not from their own."""
     chosen = w.decision.chosen
-    assert [c for c in w.decision.candidates if c.guest and c.profile != "fast"] == []
+    prices = PriceList(TIERS, KNOWN, paces(w.snapshot.residuals))
+    assert not [c for c in w.decision.candidates if c.guest and not prices.guest(c.profile, w.tier)]
     if chosen is None or not chosen.guest:
         assert w.decision.outcome is not Outcome.SPILLED
         return
@@ -409,6 +416,11 @@ def test_what_runs_is_not_held_and_leaves_only_for_a_sure_place(w: Weighed) -> N
     if w.request.running:
         assert w.decision.outcome is not Outcome.HELD
         assert w.decision.outcome is not Outcome.PLACED or w.decision.rule == "confident"
+        if w.decision.outcome is Outcome.SPILLED:
+            assert w.decision.chosen is not None
+            found, targets = w.decision.chosen.prediction, w.decision.targets
+            assert found is not None
+            assert targets.met(found.ttft_high_ms, found.tpot_high_ms, found.e2e_high_ms)
 
 
 @given(weighed)

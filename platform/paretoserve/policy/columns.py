@@ -65,7 +65,7 @@ class Columnist:
         self._needed_tpot_ms: Mapping[str, float] = {}
         self._fullest = {name: fullest_tpot_ms(profile) for name, profile in profiles.items()}
         self._residuals = dict.fromkeys(profiles, NO_RESIDUALS)
-        self._replicas: tuple[ReplicaState, ...] = ()
+        self._replicas: tuple[ReplicaState, ...] | None = None
         self._places: dict[str, int] = {}
         self._last = _columns((), (), {}, np.empty((_WIDTH, 0)))
 
@@ -75,7 +75,7 @@ class Columnist:
         `needed_tpot_ms` is the tightest TPOT that a profile is needed for, infinite for none.
         """
         if needed_tpot_ms is not self._needed_tpot_ms:
-            self._needed_tpot_ms, self._replicas = needed_tpot_ms, ()
+            self._needed_tpot_ms, self._replicas = needed_tpot_ms, None
         profiles = self._learn(snapshot.residuals)
         changed = self._changed(snapshot.replicas)
         if changed is None:
@@ -98,7 +98,7 @@ class Columnist:
     def _changed(self, replicas: tuple[ReplicaState, ...]) -> list[ReplicaState] | None:
         """Replicas whose state has changed; None when they are others than before, or elsewhere."""
         before = self._replicas
-        if len(replicas) != len(before):
+        if before is None or len(replicas) != len(before):
             return None
         changed = []
         for old, new in compress(zip(before, replicas, strict=True), map(is_not, before, replicas)):

@@ -178,3 +178,9 @@ def test_who_needs_a_profile_may_change_with_what_is_learned() -> None:
     loose = made.of(snapshot, {"fast": 25.0, "wide": math.inf})
     assert loose.used[0] < tight.used[0]
     assert_same(made.of(snapshot, NEEDED), tight)
+
+
+def test_a_fleet_that_is_gone_is_gone_whoever_needs_what() -> None:
+    made = columnist()
+    made.of(fleet(state("fast-0")), NEEDED)
+    assert made.of(fleet(), {"fast": 25.0, "wide": math.inf}).states == ()

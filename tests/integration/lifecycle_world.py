@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -28,6 +29,7 @@ from paretoserve.gateway.fleet_links import FleetLinks
 from paretoserve.gateway.lifecycle import Lifecycle
 from paretoserve.gateway.observer import Watch
 from paretoserve.gateway.tenants import hash_key
+from paretoserve.ledger.attainment import HOUR_S, Attainment
 from paretoserve.ledger.ledger import Ledger
 from paretoserve.placement.fleet import Fleet
 from paretoserve.placement.router import Router
@@ -184,6 +186,7 @@ class World:
         self.discovery = MovableDiscovery()
         self.diaries = Diaries()
         self.fleet, self.ledger = Fleet(), Ledger()
+        self.attainment = Attainment({tier.name: tier.percentile for tier in documents.tiers})
         profiles = {profile.name: profile for profile in documents.profiles}
         self.router = Router(
             Policy(documents.policy, documents.tiers, documents.profiles),
@@ -192,6 +195,7 @@ class World:
             fleet=self.fleet,
             ledger=self.ledger,
             tickets=TicketIssuer(b"0123456789abcdef"),
+            attainment=self.attainment,
         )
         self.links = FleetLinks(self.discovery, self.router, profiles, gateway_id="test")
         self.lifecycle = Lifecycle(
@@ -238,6 +242,10 @@ class World:
     async def collect(self, call: Call) -> list[Event]:
         async with asyncio.timeout(PATIENCE_S), aclosing(self.lifecycle.generate(call)) as events:
             return [event async for event in events]
+
+    def judged(self, tenant: str = "acme", tier: str = "standard") -> tuple[int, int]:
+        """Requests that were kept their promise, and all that the SLA ledger counts."""
+        return self.attainment.attainment(tenant, tier, HOUR_S, time.monotonic())
 
     def held_here(self) -> int:
         """Requests that the gateway's own books hold."""

@@ -52,6 +52,9 @@ class Verdict(StrEnum):
     NO_REPLICA = "no_replica"
 
 
+_UNFIT = {Verdict.NOT_CAPABLE, Verdict.CONTEXT_TOO_SMALL}
+
+
 class Candidate(NamedTuple):
     """One (profile, replica) that was weighed. `replica_id` is empty where a profile has none.
 
@@ -95,3 +98,9 @@ class Decision:
     in_contract: bool = True
     rule_errors: tuple[str, ...] = ()
     """The document's rules whose condition had no value, so that they did not apply."""
+
+    @property
+    def unfit(self) -> bool:
+        """Whether no profile can do what was asked, however long the client waits."""
+        found = {candidate.verdict for candidate in self.candidates}
+        return bool(found) and found <= _UNFIT

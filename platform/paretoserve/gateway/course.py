@@ -13,6 +13,7 @@ from paretoserve.domain.completion import FinishReason
 from paretoserve.domain.decision import Decision
 from paretoserve.domain.errors import (
     Evicted,
+    InvalidRequest,
     ParetoserveError,
     QueueFull,
     ReplicaLost,
@@ -27,6 +28,7 @@ from paretoserve.gateway.fleet_links import FleetLinks
 from paretoserve.gateway.leg import Leg
 from paretoserve.gateway.observer import Watch
 from paretoserve.gateway.refusal import refusal
+from paretoserve.placement.judging import End
 from paretoserve.placement.router import Answer, Held, Placed, Refused, Router
 
 logger = logging.getLogger(__name__)
@@ -127,23 +129,24 @@ class Course:
         leg = self._leg
         if self._settled or leg is None:
             self.ended_at = self.ended_at or self._monotonic()
-            self.abandon()
+            self.abandon(End.COMPLETE)
             return
         leg.leave()
         self._finished(leg)
 
-    def abandon(self) -> None:
-        """Nobody wants the rest. Idempotent."""
+    def abandon(self, end: End) -> None:
+        """Nobody wants the rest, or will get it; `end` says why. Idempotent."""
         if not self._settled:
             leg, self._leg = self._leg, None
             if leg is not None:
                 leg.leave()
             usage = leg.usage if leg is not None else None
-            self._settle(self._router.abandon(self._request_id, usage, self._monotonic()))
+            now = self._monotonic()
+            self._settle(self._router.abandon(self._request_id, usage, now, end))
 
     def give_up(self, error: ParetoserveError) -> None:
         """End the request where it is; its reader gets what is unread, then `error`."""
-        self.abandon()
+        self.abandon(End.FAILED)
         self._end(error)
 
     def received(self, leg: Leg, chunk: Chunk) -> None:
@@ -178,7 +181,9 @@ class Course:
             # Nobody pays for a replica that failed, but for an engine that had begun to answer.
             failed = isinstance(error, FAILS_OVER) or not leg.tokens
             usage = None if failed else leg.usage
-            self._settle(self._router.abandon(self._request_id, usage, now))
+            asked_wrongly = isinstance(error, InvalidRequest) and not self._token_ids
+            end = End.INVALID if asked_wrongly else End.FAILED
+            self._settle(self._router.abandon(self._request_id, usage, now, end))
             self._end(self._told(error))
 
     @property
@@ -282,7 +287,7 @@ class Course:
             self._leg.leave()
         self._end(ParetoserveError(f"internal error: {error!r}"))
         with suppress(Exception):
-            self._router.abandon(self._request_id, None, self._monotonic())
+            self._router.abandon(self._request_id, None, self._monotonic(), End.FAILED)
 
     def _wake_reader(self) -> None:
         reader, self._reader = self._reader, None

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from paretoserve.domain.errors import Unavailable
+from paretoserve.domain.errors import DeadlineExceeded, Unavailable
 from paretoserve.gateway.admission import Admitted
 from paretoserve.gateway.course import Course
 from paretoserve.gateway.fleet_links import FleetLinks
 from paretoserve.gateway.observer import Watch
 from paretoserve.gateway.ticker import Ticker
+from paretoserve.placement.judging import End
 from paretoserve.placement.router import Placed, Refused, Router
 
 
@@ -46,7 +48,10 @@ class Dispatch:
 
     @contextmanager
     def course(self, admitted: Admitted, watch: Watch, arrived_at: float) -> Iterator[Course]:
-        """A request on its way; what it holds at the end of the block is given back."""
+        """A request on its way; what it holds at the end of the block is given back.
+
+        A block that is left by a cancellation or by DeadlineExceeded is one that the client left.
+        """
         request_id = self._new_id()
         course = Course(
             admitted,
@@ -59,12 +64,16 @@ class Dispatch:
             on_change=self._ticker.wake,
         )
         self._courses[request_id] = course
+        end = End.FAILED
         try:
             course.begin()
             yield course
+        except (GeneratorExit, asyncio.CancelledError, DeadlineExceeded):
+            end = End.LEFT
+            raise
         finally:
             del self._courses[request_id]
-            course.abandon()
+            course.abandon(end)
 
     def _apply(self, answer: Placed | Refused) -> None:
         """Of a tick. A request whose reader is gone was taken from the router with it."""

@@ -24,7 +24,6 @@ _BUSY = {
     Verdict.RESERVED,
 }
 """What passes by itself as requests end."""
-_UNFIT = {Verdict.NOT_CAPABLE, Verdict.CONTEXT_TOO_SMALL}
 
 
 def refusal(decision: Decision, failure: ParetoserveError | None) -> ParetoserveError:
@@ -47,7 +46,7 @@ def refusal(decision: Decision, failure: ParetoserveError | None) -> Paretoserve
         )
     if failure is not None:
         return failure
-    if {candidate.verdict for candidate in decision.candidates} <= _UNFIT:
+    if decision.unfit:
         return InvalidRequest(why)
     return Unavailable(why, retry_after_s=retry_after_s)
 

@@ -35,6 +35,7 @@ from paretoserve.placement.escalation import (
 )
 from paretoserve.placement.experience import Experience
 from paretoserve.placement.fleet import Fleet
+from paretoserve.placement.judging import End, judged
 from paretoserve.placement.prefixes import BLOCK_TOKENS
 from paretoserve.placement.streams import Leg, Stream
 from paretoserve.placement.tickets import TicketIssuer
@@ -218,13 +219,15 @@ class Router:
         stream, _ = self._running(request_id)
         stream.last_at = now
         self._experience.finished(stream, acceptance, now)
+        self._judge(stream, End.COMPLETE, now, usage)
         cost = self._leg_cost(stream, usage)
         self._end_leg(stream, cost, now)
-        self._judge(stream, now)
         return self._settle(stream)
 
-    def abandon(self, request_id: str, usage: Usage | None, now: float) -> float:
-        """A request is given up, held or running: cancelled, or failed for good. Its cost in
+    def abandon(
+        self, request_id: str, usage: Usage | None, now: float, end: End = End.LEFT
+    ) -> float:
+        """A request is given up, held or running; `end` says to the SLA ledger by whom. Its cost in
         GPU-seconds, nothing for `usage` None. Unknown ids are no error.
         """
         stream = self._streams.get(request_id)
@@ -232,6 +235,7 @@ class Router:
             self._shed = [told for told in self._shed if told.request.request_id != request_id]
             return 0.0
         self._room.remove(request_id)
+        self._judge(stream, end, now, usage)
         leg = stream.leg
         if leg is not None:
             if usage is not None and leg.first_at is None:
@@ -413,8 +417,9 @@ class Router:
         self, stream: Stream, decision: Decision | None, error: ParetoserveError | None, now: float
     ) -> Refused:
         self._settle(stream)
-        if stream.request.in_contract:
-            self._attainment.observe(stream.tenant.name, stream.tier.name, met=False, now=now)
+        unfit = error is None and decision is not None and decision.unfit
+        # What has run was fit: profiles may have changed since, but the promise was given.
+        self._judge(stream, End.INVALID if unfit and not stream.moves else End.FAILED, now)
         return Refused(stream.request, decision, error)
 
     def _expired(self, now: float) -> Iterator[Placed | Refused]:
@@ -526,16 +531,11 @@ class Router:
         self._ledger.settle(request_id, stream.gpu_seconds)
         return stream.gpu_seconds
 
-    def _judge(self, stream: Stream, now: float) -> None:
-        """Note in the SLA ledger whether the promise was kept; only what was promised counts."""
-        if not stream.request.in_contract:
-            return
-        first_at = stream.first_at if stream.first_at is not None else now
-        arrived = stream.arrived_at
-        met = stream.targets.met(
-            1000 * (first_at - arrived), stream.tpot_ms, 1000 * (now - arrived)
-        )
-        self._attainment.observe(stream.tenant.name, stream.tier.name, met=met, now=now)
+    def _judge(self, stream: Stream, end: End, now: float, usage: Usage | None = None) -> None:
+        """Note in the SLA ledger whether the promise was kept. Call it before the last leg ends."""
+        met = judged(stream, end, usage, now)
+        if met is not None:
+            self._attainment.observe(stream.tenant.name, stream.tier.name, met=met, now=now)
 
 
 def _exceeded(tenant: Tenant, tier: Tier) -> QuotaExceeded:

@@ -200,12 +200,13 @@ GPU_SECONDS = Metric(
 _PROMISED = (Label.TENANT, Label.TIER, Label.WINDOW)
 SLA_ATTAINMENT = Metric(
     "paretoserve.sla.attainment_ratio", Kind.GAUGE, "{ratio}",
-    "Share of a tenant's requests that met every target of their tier. Absent without requests.",
+    "Share of a tenant's requests that met every target of their tier. What failed or was refused "
+    "did not; what its client gave up while no target was missed is left out. Absent without requests.",
     _PROMISED,
 )  # fmt: skip
 BUDGET_BURN = Metric(
     "paretoserve.error_budget.burn", Kind.GAUGE, "{ratio}",
-    "Share of requests that missed a target over the share that the tier's percentile allows to; "
+    "Share of those requests that missed a target over the share that the tier's percentile allows to; "
     "at 1 the error budget is used up just as fast as it may be.",
     _PROMISED,
 )  # fmt: skip

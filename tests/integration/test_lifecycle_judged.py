@@ -10,6 +10,7 @@ from contextlib import AbstractAsyncContextManager, aclosing
 import pytest
 from lifecycle_world import FAST, World, call, deployment, slow, tier, until
 
+from paretoserve.domain.decision import Outcome
 from paretoserve.domain.deployment import Deployment
 from paretoserve.domain.errors import (
     DeadlineExceeded,
@@ -18,8 +19,10 @@ from paretoserve.domain.errors import (
     ParetoserveError,
     Unavailable,
 )
+from paretoserve.gateway.calls import Completed, Input, Started
 from paretoserve.gateway.course import Course
 from paretoserve.gateway.leg import Leg
+from paretoserve.gateway.prompt import PromptEncoder
 
 HANGS = slow(FAST, prefill_ms=1000)
 """Gives no first token for longer than a test takes."""
@@ -147,3 +150,23 @@ async def test_a_gateway_that_stops_has_not_kept_its_word() -> None:
         with pytest.raises(Unavailable, match="shutting down"):
             await reading
         assert world.judged() == (0, 1)
+
+
+async def test_the_ledger_and_the_client_count_from_the_same_moment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Here it is the tokenizer that takes longer than the time to first token that is promised."""
+    encode = PromptEncoder.encode
+
+    async def slowly(encoder: PromptEncoder, source: Input) -> tuple[int, ...]:
+        await asyncio.sleep(0.2)
+        return await encode(encoder, source)
+
+    monkeypatch.setattr(PromptEncoder, "encode", slowly)
+    async with World.of(promising(200.0), {"r1": FAST}) as world:
+        started, *_, completed = await world.collect(call())
+        assert world.judged() == (0, 1)
+    assert isinstance(completed, Completed)
+    assert completed.timing.ttft_ms > 200
+    assert isinstance(started, Started)
+    assert started.decision.outcome is Outcome.DEGRADED, "it is known to be late"

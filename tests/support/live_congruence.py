@@ -183,6 +183,6 @@ def _logged(row: DecisionRow) -> Got:
         result.met,
         result.ttft_ms,
         result.tpot_ms,
-        row.request.waited_ms > 0,
+        row.request.held,
         result.moves,
     )

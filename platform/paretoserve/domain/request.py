@@ -90,7 +90,9 @@ class Request:
     home: str = ""
     """The profile that served its session last, where that still holds a prefix."""
     waited_ms: float = 0.0
-    """How long ago it arrived, for one that was held or is being moved."""
+    """How long ago it arrived: to be read and tokenized takes time too."""
+    held: bool = False
+    """Whether it has waited in the router."""
     generated: int = 0
     """Tokens that it has had already from a replica that it leaves; they are in prompt_tokens."""
     running: bool = False

@@ -93,7 +93,7 @@ class Course:
     def begin(self) -> None:
         """Bring the request to the router."""
         request, tenant = self._admitted.request(self._request_id), self._admitted.tenant
-        self.take(self._router.arrive(request, tenant, self._monotonic()))
+        self.take(self._router.arrive(request, tenant, self._monotonic(), self.arrived_at))
 
     def take(self, answer: Answer) -> None:
         """Do what the router says."""

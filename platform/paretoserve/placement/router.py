@@ -153,15 +153,19 @@ class Router:
         expected = self._experience.expect(request)
         return self._policy.decide(expected, tenant, self.snapshot(now), now)
 
-    def arrive(self, request: Request, tenant: Tenant, now: float) -> Answer:
+    def arrive(
+        self, request: Request, tenant: Tenant, now: float, arrived_at: float | None = None
+    ) -> Answer:
         """Place, hold or refuse a new request. `request.tier` is what was asked for.
 
-        Raises KeyError for a tier that is not defined, ValueError for an id that is known already.
+        What it is promised counts from `arrived_at`, when its call came; from `now` where that is
+        None. Raises KeyError for a tier that is not defined, ValueError for an id that is known already.
         """
         if request.request_id in self._streams:
             raise ValueError(f"request {request.request_id} has arrived already")
+        arrived_at = now if arrived_at is None else arrived_at
         tier = self._tiers[request.tier]
-        request = self._experience.expect(request)
+        request = self._experience.expect(replace(request, waited_ms=1000 * (now - arrived_at)))
         cost = self._price(request, tier)
         if not self._ledger.covers(tenant, tier.name, cost, now):
             if tier.fallback is None:
@@ -173,10 +177,11 @@ class Router:
             self._ledger.reserve(tenant, request.request_id, cost, now, contract)
         except QuotaExceeded as error:
             return Refused(request, None, error)
-        stream = Stream(request, tenant, tier, targets_of(request, tier), now)
+        stream = Stream(request, tenant, tier, targets_of(request, tier), arrived_at)
         self._streams[request.request_id] = stream
         if self._must_queue(stream):
             patience_s = min(QUEUE_SHARE * (stream.deadline - now), LONGEST_QUEUE_S)
+            stream.request = replace(request, held=True)
             return self._hold(stream, None, now + patience_s, now)
         return self._place(stream, request, now)
 
@@ -333,6 +338,7 @@ class Router:
         stream.request = request
         decision = self._decide(stream, request, now)
         if decision.hold_s is not None:
+            stream.request = replace(request, held=True)
             return self._hold(stream, decision, now + decision.hold_s, now)
         if decision.chosen is None:
             return self._refuse(stream, decision, None, now)

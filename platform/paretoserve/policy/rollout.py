@@ -114,7 +114,7 @@ class Shadowed:
         return decision
 
     def _compared(self, request: Request, decision: Decision) -> bool:
-        if request.generated or (request.waited_ms and decision.outcome is Outcome.HELD):
+        if request.generated or (request.held and decision.outcome is Outcome.HELD):
             return False
         return unit(request.request_id, "shadow") < self._sample
 

@@ -72,6 +72,7 @@ REQUEST_PLAIN = (
     "e2e_ms",
     "home",
     "waited_ms",
+    "held",
     "generated",
     "in_contract",
     "draw",

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from tests.support.routing import NOW, document
+from tests.support.routing import ACME, NOW, document, request
 from tests.unit.placement.test_router import STANDARD, WIDE, World, full_of_premium
 
 from paretoserve.domain.profile import Capabilities
 from paretoserve.domain.usage import Usage
 from paretoserve.placement.judging import End
-from paretoserve.placement.router import SURVIVE_S, Held, Refused
+from paretoserve.placement.router import QUEUE_SHARE, SURVIVE_S, Held, Placed, Refused
 from paretoserve.policy.policy import Policy
 
 
@@ -77,3 +77,29 @@ def test_what_ran_was_fit_and_is_a_miss_whatever_profiles_can_do_by_then() -> No
     assert refused.decision is not None
     assert refused.decision.unfit
     assert world.met("standard") == (0, 1)
+
+
+def test_what_is_promised_counts_from_when_the_call_came() -> None:
+    world = World()
+    asked = request("premium", "r")
+    placed = world.router.arrive(asked, ACME, NOW, NOW - 0.25)
+    assert isinstance(placed, Placed)
+    assert placed.request.waited_ms == pytest.approx(250)
+    assert placed.decision.chosen is not None
+    assert placed.decision.chosen.prediction is not None
+    assert placed.decision.chosen.prediction.ttft_ms > 250
+    last_at = world.stream("r", pace_ms=1.5, tokens=20, begin=NOW + 0.1)  # of 300 ms promised
+    world.finish("r", last_at, got=20)
+    assert world.met("premium") == (0, 1)
+
+
+def test_slack_and_patience_are_what_is_left_of_the_time_since_the_call_came() -> None:
+    world = full_of_premium()
+    held = world.router.arrive(request("premium", "c"), ACME, NOW, NOW - 0.1)
+    queued = world.router.arrive(request("premium", "d"), ACME, NOW, NOW - 0.1)
+    assert isinstance(held, Held)
+    assert held.decision is not None
+    assert held.decision.hold_s == pytest.approx(0.2, abs=0.02)
+    assert isinstance(queued, Held)
+    assert world.router._room.next_expiry() == pytest.approx(NOW + QUEUE_SHARE * (0.3 - 0.1))
+    assert [held.request.held, queued.request.held] == [True, True]

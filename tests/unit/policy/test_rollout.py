@@ -178,10 +178,11 @@ def test_the_sample_is_a_share_of_requests_and_the_same_anywhere() -> None:
     [
         (placed("fast"), {}, True),
         (HELD, {}, True),  # at arrival
-        (HELD, {"waited_ms": 20.0}, False),  # still: it is asked about every few milliseconds
-        (placed("fast"), {"waited_ms": 20.0}, True),
-        (REJECTED, {"waited_ms": 20.0}, True),
-        (placed("fast"), {"waited_ms": 20.0, "generated": 8}, False),  # about to be moved
+        (HELD, {"waited_ms": 20.0}, True),  # at arrival, its prompt took long to tokenize
+        (HELD, {"held": True}, False),  # still: it is asked about every few milliseconds
+        (placed("fast"), {"held": True}, True),
+        (REJECTED, {"held": True}, True),
+        (placed("fast"), {"held": True, "generated": 8}, False),  # about to be moved
     ],
 )
 def test_what_is_compared(live: Decision, changes: dict[str, object], compared: bool) -> None:

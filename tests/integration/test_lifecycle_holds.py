@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from lifecycle_world import FAST, World, call, deployment, tenant, tier, until
 
+from paretoserve.domain.decision import Outcome
 from paretoserve.domain.deployment import Deployment
 from paretoserve.domain.errors import DeadlineExceeded, QuotaExceeded, Saturated, Unavailable
 from paretoserve.domain.profile import Limits
@@ -159,6 +160,8 @@ def contracted() -> Deployment:
 async def test_what_exceeds_a_contract_is_served_at_the_fallback_and_says_so() -> None:
     async with World.of(contracted(), {"r1": FAST}) as world:
         within = (await world.collect(call()))[0]
+        explained = await world.lifecycle.explain(call())
+        assert (explained.tier, explained.in_contract) == ("spare", False)
         beyond, *_, completed = await world.collect(call())
         assert isinstance(within, Started)
         assert (within.tier, within.service_tier) == ("standard", "priority")
@@ -176,6 +179,8 @@ async def test_what_exceeds_a_contract_without_fallback_is_refused() -> None:
     documents = documents.model_copy(update={"tiers": (better, documents.tiers[1])})
     async with World.of(documents, {"r1": FAST}) as world:
         await world.collect(call())
+        explained = await world.lifecycle.explain(call())
+        assert (explained.outcome, explained.rule) == (Outcome.REJECTED, "contract")
         with pytest.raises(QuotaExceeded, match="contract for tier standard") as refused:
             await world.collect(call())
         assert refused.value.decision == "", "nothing was decided"

@@ -211,6 +211,9 @@ async def test_a_canary_decides_for_its_tenants_and_a_shadow_for_none(
     following.write("rollout.yaml", "mode: shadow\nsample: 1")
     await following.settle()
     assert [await following.version(client) for client in clients] == ["v1", "v1"]
+    assert following.service.policies.summary() == [], "what is only explained is not compared"
+    for client in clients:
+        await client.generate("Once upon a time", model="scribe", tier="batch", max_tokens=1)
     metrics = await following.metrics()
     assert metrics["paretoserve_shadow_decisions_total", "same", "batch"] == 2
     assert following.service.policies.summary()[0].startswith(

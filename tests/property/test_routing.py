@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from tests.support.routing import document, profile, state, tenant
 
-from paretoserve.domain.decision import Outcome
+from paretoserve.domain.decision import Decision, Outcome
 from paretoserve.domain.errors import QuotaExceeded, Saturated, Unavailable
 from paretoserve.domain.replica import Health
 from paretoserve.domain.request import Request
@@ -171,7 +171,11 @@ class RouterMachine(RuleBasedStateMachine):
                 self.router.arrive(request, TENANTS[of], self.now)
             return
         self.live[request_id] = Asked(request, self.now)
-        self.take(self.router.arrive(request, TENANTS[of], self.now), request_id)
+        for _ in range(1 + len(PROFILES)):  # a look brings the residuals of one profile up to date
+            told = self.router.explain(request, TENANTS[of], self.now)
+        answer = self.router.arrive(request, TENANTS[of], self.now)
+        self.is_as_explained(told, answer)
+        self.take(answer, request_id)
 
     @precondition(lambda self: self.running())
     @rule(data=st.data(), count=st.integers(1, 30), seconds=st.sampled_from((0.0, 0.02, 0.4)))
@@ -247,6 +251,18 @@ class RouterMachine(RuleBasedStateMachine):
         assert self.router.explain(request, TENANTS[of], self.now).request_id == "asked"
 
     # What follows from it
+
+    def is_as_explained(self, told: Decision, answer: Answer) -> None:
+        """What is said of a request just before it comes is what becomes of it."""
+        served = (answer.request.tier, answer.request.in_contract)
+        assert (told.tier, told.in_contract) == served
+        if isinstance(answer, Refused) and answer.error is not None:
+            assert told.outcome is Outcome.REJECTED
+            assert (told.retry_after_s or 0) > 0
+        elif answer.decision is not None:
+            assert told == answer.decision
+        else:
+            assert (told.outcome, told.rule) == (Outcome.HELD, "queue")
 
     def untold(self) -> set[str]:
         """Those that lost their place in the room; the next tick tells them."""

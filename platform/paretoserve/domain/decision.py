@@ -78,7 +78,8 @@ class Decision:
     """The answer of `decide()`. Every candidate is here, the chosen one included.
 
     `rule` is the stable word for the step of the policy that decided, or the name of the
-    document's rule that did. `tier` is the tier it was decided for and served as, which differs
+    document's rule that did; where the policy was not asked, `contract`, `quota` or `queue`, and
+    then there are no candidates. `tier` is the tier it was decided for and served as, which differs
     from the one asked for where the tenant's contract is used up (`in_contract` False).
     `propensity` is the probability with which the policy makes this choice, exploration counted.
     """

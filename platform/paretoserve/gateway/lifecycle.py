@@ -95,13 +95,14 @@ class Lifecycle:
         return setup.models_of(setup.tenants.authenticate(api_key))
 
     async def explain(self, call: Call) -> Decision:
-        """What would be decided now, a rejection included; runs nothing and reserves nothing.
+        """What would happen to the call now, a refusal included; runs and reserves nothing.
 
         Raises what `admit` raises, and DeadlineExceeded.
         """
+        arrived_at = self._monotonic()
         admitted = await self._admit(call)
-        request = admitted.request(self._new_id())
-        decision = self._router.explain(request, admitted.tenant, self._monotonic())
+        request, tenant = admitted.request(self._new_id()), admitted.tenant
+        decision = self._router.explain(request, tenant, self._monotonic(), arrived_at)
         return as_called(call, decision)
 
     async def generate(self, call: Call) -> AsyncGenerator[Event, None]:

@@ -55,6 +55,17 @@ class Ledger:
         """
         if request_id in self._reservations:
             raise ValueError(f"request {request_id} holds a reservation already")
+        self.check(tenant, gpu_seconds, now)
+        account = self._account(tenant)
+        buckets = (_quota(account, tenant, now), _contract(account, tenant, tier, now))
+        drawn = tuple(bucket for bucket in buckets if bucket is not None)
+        for bucket in drawn:
+            bucket.draw(gpu_seconds, now)
+        account.in_flight += 1
+        self._reservations[request_id] = _Reservation(account, gpu_seconds, drawn)
+
+    def check(self, tenant: Tenant, gpu_seconds: float, now: float) -> None:
+        """Raise QuotaExceeded, with when to try again, where `reserve` would. Reserves nothing."""
         account = self._account(tenant)
         _check_in_flight(account, tenant)
         quota = _quota(account, tenant, now)
@@ -65,12 +76,6 @@ class Ledger:
                 f"the request needs about {gpu_seconds:.2f}",
                 retry_after_s=quota.wait_s(gpu_seconds, now),
             )
-        buckets = (quota, _contract(account, tenant, tier, now))
-        drawn = tuple(bucket for bucket in buckets if bucket is not None)
-        for bucket in drawn:
-            bucket.draw(gpu_seconds, now)
-        account.in_flight += 1
-        self._reservations[request_id] = _Reservation(account, gpu_seconds, drawn)
 
     def covers(self, tenant: Tenant, tier: str, gpu_seconds: float, now: float) -> bool:
         """Whether the tenant's contract for the tier has room for so much; True without one.

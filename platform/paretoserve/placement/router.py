@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from paretoserve.domain.decision import Decision, Outcome
-from paretoserve.domain.errors import ParetoserveError, QuotaExceeded, Saturated, Unavailable
+from paretoserve.domain.errors import ParetoserveError, Saturated, Unavailable
 from paretoserve.domain.profile import Profile
 from paretoserve.domain.replica import Health, ReplicaState, Share, Snapshot
 from paretoserve.domain.request import Request
@@ -22,7 +22,7 @@ from paretoserve.domain.tenant import Tenant
 from paretoserve.domain.ticket import Ticket
 from paretoserve.domain.tier import Tier
 from paretoserve.domain.usage import Acceptance, Usage
-from paretoserve.latency.cost import gpu_seconds, list_price
+from paretoserve.latency.cost import gpu_seconds
 from paretoserve.ledger.attainment import Attainment
 from paretoserve.ledger.fairness import VirtualTime
 from paretoserve.ledger.ledger import Ledger
@@ -38,10 +38,10 @@ from paretoserve.placement.fleet import Fleet
 from paretoserve.placement.judging import End, judged
 from paretoserve.placement.prefixes import BLOCK_TOKENS
 from paretoserve.placement.streams import Leg, Stream
+from paretoserve.placement.terms import Terms, crowded_out, queued, refused, terms_of
 from paretoserve.placement.tickets import TicketIssuer
 from paretoserve.placement.waiting_room import Lane, Waiting, WaitingRoom
-from paretoserve.policy.options import targets_of
-from paretoserve.policy.protocols import Decides
+from paretoserve.policy.protocols import Decides, preview
 
 MOST_MOVES = 2
 SURVIVE_S = 5.0
@@ -148,10 +148,26 @@ class Router:
         residuals, burn = self._experience.residuals(now), self._attainment.burns(now)
         return Snapshot(fleet.replicas, now, residuals, burn)
 
-    def explain(self, request: Request, tenant: Tenant, now: float) -> Decision:
-        """What would be decided now; changes nothing."""
-        expected = self._experience.expect(request)
-        return self._policy.decide(expected, tenant, self.snapshot(now), now)
+    def explain(
+        self, request: Request, tenant: Tenant, now: float, arrived_at: float | None = None
+    ) -> Decision:
+        """What `arrive` would answer now, as a decision; changes nothing, and nobody takes note.
+
+        What is held or refused before the policy is asked has no candidates. Raises KeyError for a
+        tier that is not defined.
+        """
+        arrived_at = now if arrived_at is None else arrived_at
+        terms = self._terms(request, tenant, now, arrived_at)
+        version, priority = self._policy.document.version, terms.tier.priority
+        if terms.error is not None:
+            return refused(terms, version)
+        stream = Stream(terms.request, tenant, terms.tier, terms.targets, arrived_at)
+        if self._must_queue(stream):
+            decision = queued(terms, version, _patience_s(stream, now))
+        else:
+            decision = preview(self._policy, terms.request, tenant, self.snapshot(now), now)
+        full = self._room.full and self._room.shed_candidate(priority) is None
+        return crowded_out(decision) if decision.hold_s is not None and full else decision
 
     def arrive(
         self, request: Request, tenant: Tenant, now: float, arrived_at: float | None = None
@@ -164,25 +180,17 @@ class Router:
         if request.request_id in self._streams:
             raise ValueError(f"request {request.request_id} has arrived already")
         arrived_at = now if arrived_at is None else arrived_at
-        tier = self._tiers[request.tier]
-        request = self._experience.expect(replace(request, waited_ms=1000 * (now - arrived_at)))
-        cost = self._price(request, tier)
-        if not self._ledger.covers(tenant, tier.name, cost, now):
-            if tier.fallback is None:
-                return Refused(request, None, _exceeded(tenant, tier))
-            tier = self._tiers[tier.fallback]
-            request = replace(request, tier=tier.name, in_contract=False)
-        try:
-            contract = tier.name if request.in_contract else ""
-            self._ledger.reserve(tenant, request.request_id, cost, now, contract)
-        except QuotaExceeded as error:
-            return Refused(request, None, error)
-        stream = Stream(request, tenant, tier, targets_of(request, tier), arrived_at)
+        terms = self._terms(request, tenant, now, arrived_at)
+        request, tier = terms.request, terms.tier
+        if terms.error is not None:
+            return Refused(request, None, terms.error)
+        contract = tier.name if request.in_contract else ""
+        self._ledger.reserve(tenant, request.request_id, terms.cost, now, contract)
+        stream = Stream(request, tenant, tier, terms.targets, arrived_at)
         self._streams[request.request_id] = stream
         if self._must_queue(stream):
-            patience_s = min(QUEUE_SHARE * (stream.deadline - now), LONGEST_QUEUE_S)
             stream.request = replace(request, held=True)
-            return self._hold(stream, None, now + patience_s, now)
+            return self._hold(stream, None, now + _patience_s(stream, now), now)
         return self._place(stream, request, now)
 
     def tokens(self, request_id: str, count: int, now: float) -> None:
@@ -302,19 +310,17 @@ class Router:
             self._settle(stream)
             self._shed.append(Refused(stream.request, None, _no_longer_offered(stream.tier)))
 
-    def _price(self, request: Request, tier: Tier) -> float:
-        """The least list price among the tier's profiles, GPU-seconds."""
-        target = targets_of(request, tier).tpot_ms
-        prices = (
-            list_price(
-                self._profiles[name],
-                tpot_target_ms=target,
-                prompt_tokens=request.prompt_tokens,
-                completion_tokens=request.estimate.output_tokens,
-            )
-            for name in tier.profiles
+    def _terms(self, request: Request, tenant: Tenant, now: float, arrived_at: float) -> Terms:
+        """With what is expected of the request, and how long ago its call came. Changes nothing."""
+        expected = replace(self._experience.expect(request), waited_ms=1000 * (now - arrived_at))
+        return terms_of(
+            expected,
+            tenant,
+            tiers=self._tiers,
+            profiles=self._profiles,
+            ledger=self._ledger,
+            now=now,
         )
-        return min((price for price in prices if price < math.inf), default=0.0)
 
     def _must_queue(self, stream: Stream) -> bool:
         """Whether others have a better claim to the room that there may be: those of its kind that
@@ -544,10 +550,9 @@ class Router:
             self._attainment.observe(stream.tenant.name, stream.tier.name, met=met, now=now)
 
 
-def _exceeded(tenant: Tenant, tier: Tier) -> QuotaExceeded:
-    return QuotaExceeded(
-        f"tenant {tenant.name} has used up its contract for tier {tier.name}", retry_after_s=1.0
-    )
+def _patience_s(stream: Stream, now: float) -> float:
+    """For how long a request may queue behind others before it is decided on its own."""
+    return min(QUEUE_SHARE * max(0.0, stream.deadline - now), LONGEST_QUEUE_S)
 
 
 def _no_longer_offered(tier: Tier) -> Unavailable:

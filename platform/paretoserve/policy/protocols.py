@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
 from paretoserve.domain.decision import Decision, Verdict
 from paretoserve.domain.policy import PolicyDocument
@@ -70,3 +70,20 @@ class Decides(Protocol):
     def decide(
         self, request: Request, tenant: Tenant, snapshot: Snapshot, now: float
     ) -> Decision: ...
+
+
+@runtime_checkable
+class Previews(Decides, Protocol):
+    """A policy that takes note of what it is asked, and need not."""
+
+    def preview(
+        self, request: Request, tenant: Tenant, snapshot: Snapshot, now: float
+    ) -> Decision: ...
+
+
+def preview(
+    policy: Decides, request: Request, tenant: Tenant, snapshot: Snapshot, now: float
+) -> Decision:
+    """What a policy would decide now, of which it takes no note."""
+    decide = policy.preview if isinstance(policy, Previews) else policy.decide
+    return decide(request, tenant, snapshot, now)

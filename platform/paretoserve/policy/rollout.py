@@ -17,7 +17,7 @@ from paretoserve.domain.replica import Snapshot
 from paretoserve.domain.request import Request
 from paretoserve.domain.tenant import Tenant
 from paretoserve.policy.comparison import Comparison, foresee
-from paretoserve.policy.protocols import Decides
+from paretoserve.policy.protocols import Decides, preview
 from paretoserve.policy.rollback import Burned
 
 MOST_FAILURES = 10
@@ -85,6 +85,17 @@ class Trial:
             self.tell(Failed(error, last=self.progress.over))
             return None
 
+    def preview(
+        self, request: Request, tenant: Tenant, snapshot: Snapshot, now: float
+    ) -> Decision | None:
+        """As `decide`, but a failure is not counted and nobody is told."""
+        if self.progress.over:
+            return None
+        try:
+            return preview(self._policy, request, tenant, snapshot, now)
+        except Exception:  # noqa: BLE001 (as above)
+            return None
+
 
 class Shadowed:
     """Decides by `live`, and asks the candidate too for a share `sample` of requests.
@@ -112,6 +123,10 @@ class Shadowed:
             if other is not None:
                 self._candidate.tell(self._comparison(request, decision, other))
         return decision
+
+    def preview(self, request: Request, tenant: Tenant, snapshot: Snapshot, now: float) -> Decision:
+        """What `live` would decide; the candidate is not asked."""
+        return preview(self._live, request, tenant, snapshot, now)
 
     def _compared(self, request: Request, decision: Decision) -> bool:
         if request.generated or (request.held and decision.outcome is Outcome.HELD):
@@ -157,6 +172,14 @@ class Canary:
             if decision is not None:
                 return decision
         return self._live.decide(request, tenant, snapshot, now)
+
+    def preview(self, request: Request, tenant: Tenant, snapshot: Snapshot, now: float) -> Decision:
+        """What the tenant's side would decide; the canary is not judged."""
+        if self._takes(tenant.name):
+            decision = self._candidate.preview(request, tenant, snapshot, now)
+            if decision is not None:
+                return decision
+        return preview(self._live, request, tenant, snapshot, now)
 
     def _look(self, now: float) -> None:
         progress = self._candidate.progress

@@ -8,6 +8,7 @@ log.write(seen.row(gateway, Result(...)))
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import OrderedDict
 from collections.abc import Callable
@@ -18,11 +19,12 @@ from paretoserve.domain.policy import PolicyDocument
 from paretoserve.domain.replica import Snapshot
 from paretoserve.domain.request import Request
 from paretoserve.domain.tenant import Tenant
-from paretoserve.policy.protocols import Decides
+from paretoserve.policy.protocols import Decides, preview
 from paretoserve.telemetry.decision_row import DecisionRow, Result
 
 MOST_SEEN = 65_536
-"""Decisions kept at a time; beyond it the oldest are forgotten, such as those only explained."""
+"""Decisions kept at a time; beyond it the oldest are forgotten, and their requests have no row."""
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,8 @@ class DecisionMemory:
         self._policy = policy
         self._clock = clock
         self._seen: OrderedDict[str, Seen] = OrderedDict()
+        self.forgotten = 0
+        """Rows lost so far: more requests ran at a time than are kept."""
 
     @property
     def document(self) -> PolicyDocument:
@@ -68,9 +72,22 @@ class DecisionMemory:
         if decision.hold_s is None and request.request_id not in self._seen:
             self._seen[request.request_id] = Seen(self._clock(), request, snapshot, now, decision)
             if len(self._seen) > MOST_SEEN:
-                self._seen.popitem(last=False)
+                self._forget_oldest()
         return decision
+
+    def preview(self, request: Request, tenant: Tenant, snapshot: Snapshot, now: float) -> Decision:
+        """As the policy would decide; nothing is remembered."""
+        return preview(self._policy, request, tenant, snapshot, now)
 
     def take(self, request_id: str) -> Seen | None:
         """What was remembered of a request, and forget it; None where it was never decided."""
         return self._seen.pop(request_id, None)
+
+    def _forget_oldest(self) -> None:
+        self._seen.popitem(last=False)
+        self.forgotten += 1
+        if self.forgotten == 1:
+            _log.warning(
+                "more than %d requests run at a time: the oldest ones get no row in the decision log",
+                MOST_SEEN,
+            )

@@ -24,6 +24,7 @@ from paretoserve.domain.request import Request
 from paretoserve.domain.rollout import Rollback, Rollout
 from paretoserve.domain.tenant import Tenant
 from paretoserve.policy.comparison import Comparison, Contrast, Tally, summary
+from paretoserve.policy.protocols import preview
 from paretoserve.policy.rollback import (
     Burned,
     Counts,
@@ -438,3 +439,22 @@ def test_the_tables_of_the_page_are_current(model: type[Document]) -> None:
 def test_the_examples_of_the_page_are_valid(text: str) -> None:
     content = yaml.safe_load(text)
     (Rollout if "mode" in content else PolicyDocument).model_validate(content)
+
+
+def test_a_preview_is_the_side_that_would_decide_and_neither_judged_nor_counted() -> None:
+    asked = []
+
+    def judge(age: float, now: float) -> Burned | None:
+        asked.append((age, now))
+        return None
+
+    stage = Stage(placed("fast"), placed("wide"))
+    policy = stage.canary("acme", judge=judge)
+    for name, version in (("acme", "2"), ("borealis", "1")):
+        told = preview(policy, request("r", name), tenant(name), NOWHERE, 1000.0)
+        assert told.policy_version == version
+    assert (asked, stage.progress) == ([], Progress())
+    stage = Stage(placed("fast"), ZeroDivisionError("x"))
+    told = preview(stage.canary("acme"), request("r", "acme"), tenant("acme"), NOWHERE, 0.0)
+    assert told.policy_version == "1"
+    assert (stage.news, stage.progress) == ([], Progress())

@@ -345,10 +345,24 @@ def test_a_decision_to_hold_is_not_remembered() -> None:
     assert memory.take(request.request_id) is None
 
 
-def test_what_nobody_takes_is_forgotten_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_at_a_time_than_are_kept_are_counted_and_told(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     assert MOST_SEEN > 1000
     monkeypatch.setattr("paretoserve.telemetry.decision_memory.MOST_SEEN", 2)
-    memory, seen = DecisionMemory(policy()), rows(17, 3)
+    memory, seen = DecisionMemory(policy()), rows(17, 4)
     for row in seen:
         memory.decide(row.request, TENANTS[0], row.snapshot, row.now)
-    assert [memory.take(row.request.request_id) is None for row in seen] == [True, False, False]
+    lost = [memory.take(row.request.request_id) is None for row in seen]
+    assert lost == [True, True, False, False]
+    assert memory.forgotten == 2
+    assert [r.message for r in caplog.records] == [
+        "more than 2 requests run at a time: the oldest ones get no row in the decision log"
+    ]
+
+
+def test_what_is_only_previewed_is_not_remembered() -> None:
+    memory, row = DecisionMemory(policy()), rows(18, 1)[0]
+    told = memory.preview(row.request, TENANTS[0], row.snapshot, row.now)
+    assert memory.take(row.request.request_id) is None
+    assert told == memory.decide(row.request, TENANTS[0], row.snapshot, row.now)

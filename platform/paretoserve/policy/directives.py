@@ -36,10 +36,12 @@ class Said(NamedTuple):
 
 
 class RuleError(NamedTuple):
-    """A rule did not apply because its condition had no value."""
+    """A rule did not apply because its condition had no value, and the kind of failure. Decisions
+    tell it to logs: so it holds no value of the request.
+    """
 
     rule: str
-    message: str
+    kind: str
 
 
 NOTHING = Said()
@@ -100,7 +102,7 @@ class Rulebook:
             _remember(self._directives, held, directives)
         if not errors:
             return directives
-        named = tuple(RuleError(self._rules[i].name, message) for i, message in sorted(errors))
+        named = tuple(RuleError(self._rules[i].name, kind) for i, kind in sorted(errors))
         return replace(directives, errors=named)
 
     def _settled_ones(self, case: Case, snapshot: Snapshot) -> _Held:
@@ -148,7 +150,7 @@ def combine(rules: Iterable[Rule], profiles: Sequence[str]) -> Directives:
 
 
 _Held = tuple[int, list[tuple[int, str]]]
-"""A bit for each rule that holds, and the messages of those that failed."""
+"""A bit for each rule that holds, and how those failed that did."""
 
 
 class _Conditions:
@@ -176,7 +178,7 @@ class _Conditions:
             if value is True:
                 held |= 1 << index
             elif isinstance(value, Failure):
-                errors.append((index, value.message))
+                errors.append((index, value.kind))
         return held, errors
 
 

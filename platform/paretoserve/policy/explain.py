@@ -164,7 +164,7 @@ def reason(board: Board, choice: Choice, by: Ruling | None, errors: Iterable[Rul
     if by is not None and choice.option is not None:
         said += f", which is in time for tier {board.case.tier.name}"
     for error in errors:
-        said += f"; rule {error.rule!r} did not apply: {error.message}"
+        said += f"; rule {error.rule!r} did not apply: {error.kind}"
     return said
 
 

@@ -42,6 +42,19 @@ _FIELD_TYPES = {
 _PROBLEM = re.compile(r"ERROR: <input>:(\d+):(\d+): (.*)")
 _STATUS = re.compile(r"^[A-Z_]+: ")
 _ABSENT = "No value with name"
+_KINDS = (
+    ("Key not found", "a key is not there"),
+    ("divide by zero", "division by zero"),
+    ("modulus by zero", "division by zero"),
+    ("Index error", "an index is beyond its list"),
+    ("invalid regular expression", "a regular expression is not valid"),
+    ("No matching overloads", "types do not go together"),
+    ("conver", "a value cannot be converted"),
+    ("overflow", "a number is out of range"),
+    ("out of", "a number is out of range"),
+)
+"""What is found in CEL's messages, and the kind of failure that it stands for."""
+_OTHER_KIND = "its condition has no value"
 _FLEET_KEYS = re.compile(
     r"""//[^\n]*                                              # a comment
       | \bfleet\s*\[\s*(?P<quoted>"[^"\\]*"|'[^'\\]*')\s*\]   # fleet["a profile"]
@@ -56,9 +69,17 @@ class ExpressionError(ValueError):
 
 
 class Failure(NamedTuple):
-    """An expression had no value: a key that is not there, a division by zero."""
+    """An expression had no value: a key that is not there, a division by zero.
+
+    CEL's `message` quotes values, which may be what a client wrote; `kind` is words of ours only.
+    """
 
     message: str
+
+    @property
+    def kind(self) -> str:
+        found = (kind for words, kind in _KINDS if words in self.message)
+        return next(found, _OTHER_KIND)
 
 
 Truth = bool | Failure | None

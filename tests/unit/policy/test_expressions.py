@@ -80,6 +80,42 @@ def test_worth(text: str, values: dict[str, object], worth: object) -> None:
     assert Expression(text).evaluate(Facts(values)) == worth  # type: ignore[arg-type]
 
 
+JANE = "jane.doe@example.org (["
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("fleet[session.id].held > 1", "a key is not there"),
+        ("1 / request.generated > 1", "division by zero"),
+        ("1 % request.generated > 1", "division by zero"),
+        ("[1, 2][request.max_tokens] > 1", "an index is beyond its list"),
+        ("session.id.matches(session.id)", "a regular expression is not valid"),
+        ("dyn(session.id) > 1", "types do not go together"),
+        ("int(session.id) > 1", "a value cannot be converted"),
+        ("bool(session.id)", "a value cannot be converted"),
+        ("timestamp(session.id) > timestamp('2020-01-01T00:00:00Z')", "a value cannot be converted"),
+        ("request.max_tokens * 9223372036854775807 > 1", "a number is out of range"),
+        ("int(tenant.burn) > 1", "a number is out of range"),
+    ],
+)  # fmt: skip
+def test_a_failures_kind_is_told_without_the_value_that_failed(text: str, kind: str) -> None:
+    facts = {
+        "session.id": JANE,
+        "request.generated": 0,
+        "request.max_tokens": 9,
+        "tenant.burn": 1e300,
+        "fleet": {"a": {"held": 2}},
+    }
+    failure = Expression(text).evaluate(Facts(facts))
+    assert isinstance(failure, Failure)
+    assert failure.kind == kind
+
+
+def test_a_failure_of_no_known_kind_is_told_without_its_message() -> None:
+    assert Failure(f"something new about {JANE}").kind == "its condition has no value"
+
+
 NAMES = st.sampled_from(["tenant.weight", "tenant.burn", "tier.ttft_ms"])
 LEAVES = st.builds(
     lambda name, operator, number: f"{name} {operator} {number}.0",

@@ -106,6 +106,25 @@ def test_nothing_that_a_client_wrote_is_in_a_row() -> None:
     assert "10.0.0." not in line
 
 
+@pytest.mark.parametrize(
+    "when",
+    [
+        "fleet[session.id].load > 1.0",
+        "session.id.matches(session.id)",
+        "int(session.id) > 1",
+        "fleet[request.model + session.id].held > 1",
+    ],
+)
+def test_a_rule_that_fails_on_what_a_client_wrote_does_not_repeat_it(when: str) -> None:
+    decider, row = policy(rules=[{"name": "by-session", "when": when, "weigh": {"fast": 2}}]), rows(19, 1)[0]  # fmt: skip
+    request = replace(row.request, session_id="jane.doe@example.org (")
+    decision = decider.decide(request, TENANTS[0], row.snapshot, row.now)
+    assert decision.rule_errors == ("by-session",)
+    line = encode(replace(row, request=request, decision=decision), 1.0, Pseudonyms().of)
+    assert "by-session" in line
+    assert "jane" not in line
+
+
 def test_pseudonyms_are_equal_for_equals_and_keep_our_own_ids() -> None:
     pseudonyms = Pseudonyms()
     assert pseudonyms.of("jane") == pseudonyms.of("jane") != pseudonyms.of("john")

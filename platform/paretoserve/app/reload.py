@@ -20,7 +20,7 @@ from typing import NamedTuple
 from paretoserve.app.config import ConfigError, document_files
 from paretoserve.domain.deployment import Deployment
 from paretoserve.domain.errors import ParetoserveError
-from paretoserve.policy.analysis import check_deployment
+from paretoserve.policy.analysis import check_deployment, doubt_deployment
 from paretoserve.telemetry.policy import InForce
 
 logger = logging.getLogger(__name__)
@@ -34,7 +34,8 @@ Contents = dict[str, str]
 
 
 class Loaded(NamedTuple):
-    """A deployment, the files that it was made of, and what can be proved to be wrong with it.
+    """A deployment, the files that it was made of, what can be proved to be wrong with it, and what
+    may be.
 
     `hash` is of what the documents say, wherever they lie.
     """
@@ -43,6 +44,7 @@ class Loaded(NamedTuple):
     contents: Contents
     hash: str
     problems: tuple[str, ...]
+    doubts: tuple[str, ...]
 
 
 class Unsettled(ConfigError):
@@ -77,7 +79,9 @@ class Source:
         finally:
             if self.contents() != before:
                 raise Unsettled(f"{self.folder}: its files change while they are read; try again")
-        return Loaded(deployment, before, _hash(deployment), tuple(_proved(deployment)))
+        problems = _told(deployment, check_deployment)
+        doubts = _told(deployment, doubt_deployment)
+        return Loaded(deployment, before, _hash(deployment), problems, doubts)
 
 
 class Reloader:
@@ -105,8 +109,8 @@ class Reloader:
         self._refused: Contents | None = None
         self._task: asyncio.Task[None] | None = None
         self.in_force = InForce(loaded.deployment.policy.version, loaded.hash, clock())
-        for problem in loaded.problems:
-            logger.warning("%s", problem)
+        for told in (*loaded.problems, *loaded.doubts):
+            logger.warning("%s", told)
 
     def start(self) -> None:
         """Look at the folder from now on. Idempotent."""
@@ -188,6 +192,9 @@ class Reloader:
         self.in_force = InForce(version, loaded.hash, self._clock())
         changed = sorted(dict(before.contents.items() ^ loaded.contents.items()))
         logger.info("policy %s (%s) in force: changed %s", version, loaded.hash, ", ".join(changed))
+        for doubt in loaded.doubts:
+            if doubt not in before.doubts:
+                logger.warning("%s", doubt)
         if _same_version(before.deployment, loaded.deployment):
             logger.warning(
                 "decisions change and policy.yaml still says version %s: those before and after "
@@ -208,15 +215,16 @@ def _hash(deployment: Deployment) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def _proved(deployment: Deployment) -> list[str]:
-    """Of the candidate only what is not wrong with the policy too."""
-    problems = check_deployment(deployment)
-    told = [f"policy.yaml: {problem}" for problem in problems]
+def _told(deployment: Deployment, check: Callable[[Deployment], list[str]]) -> tuple[str, ...]:
+    """What a check says; of the candidate only what it does not say of the policy too."""
+    of_policy, of_candidate = check(deployment), list[str]()
     if deployment.candidate is not None:
         other = deployment.model_copy(update={"policy": deployment.candidate})
-        found = [problem for problem in check_deployment(other) if problem not in problems]
-        told += [f"policy.next.yaml: {problem}" for problem in found]
-    return told
+        of_candidate = [said for said in check(other) if said not in of_policy]
+    return (
+        *(f"policy.yaml: {said}" for said in of_policy),
+        *(f"policy.next.yaml: {said}" for said in of_candidate),
+    )
 
 
 def _stamp(path: Path) -> tuple[str, int, int, int, int]:

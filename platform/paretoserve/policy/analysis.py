@@ -22,7 +22,7 @@ from paretoserve.policy.directives import Directives, InvalidRules, combine, com
 from paretoserve.policy.expressions import Expression, Facts, Failure, Truth
 from paretoserve.policy.facts import FACTS, Fact, Value
 from paretoserve.policy.protocols import Case
-from paretoserve.policy.reach import TYPICAL, reach
+from paretoserve.policy.reach import LEAST, TYPICAL, Asked, reach
 
 MOST_OPEN = 10
 """Conditional rules that are tried in all their combinations; where there are more, whether a
@@ -56,7 +56,8 @@ def check_deployment(deployment: Deployment) -> list[str]:
     """What is wrong with the policy of a deployment: one line for each.
 
     Rules that never apply or change nothing, that leave a tier without a profile, that ask for
-    the load of a profile which does not exist; tiers that no profile serves in time even when idle.
+    the load of a profile which does not exist; tiers that no profile serves in time even when idle,
+    however little is asked.
     """
     rules = deployment.policy.rules
     try:
@@ -64,13 +65,35 @@ def check_deployment(deployment: Deployment) -> list[str]:
     except InvalidRules as error:
         return str(error).splitlines()
     grounds = list(dict.fromkeys(_grounds(deployment, conditions)))
+    never = _late_everywhere(deployment, rules, grounds, LEAST)
     about = "tier and tenant" if _of_tenants(conditions) else "tier"
     return [
         *_unknown_profiles(deployment, conditions),
         *_never(rules, grounds, f" for any {about} of this deployment"),
         *_without_effect(rules, grounds),
         *_nothing_left(rules, grounds),
-        *_never_in_time(deployment, rules, grounds),
+        *(
+            f"{tier} even on an idle replica, however little is asked: {late}"
+            for tier, late in never
+        ),
+    ]
+
+
+def doubt_deployment(deployment: Deployment) -> list[str]:
+    """What may be meant, and most often is not: one line for each tier that no profile serves in
+    time for a typical request even when idle, but does for a shorter one. None for rules that cannot
+    be used: `check_deployment` tells of these.
+    """
+    rules = deployment.policy.rules
+    try:
+        grounds = list(dict.fromkeys(_grounds(deployment, compile_rules(rules))))
+    except InvalidRules:
+        return []
+    never = dict(_late_everywhere(deployment, rules, grounds, LEAST))
+    return [
+        f"{tier} even on an idle replica for {TYPICAL}, only for shorter ones: {late}"
+        for tier, late in _late_everywhere(deployment, rules, grounds, TYPICAL)
+        if tier not in never
     ]
 
 
@@ -210,23 +233,23 @@ def _certain(rules: Sequence[Rule], ground: Ground) -> list[Rule]:
     return [rule for rule, truth in zip(rules, ground.truths, strict=True) if truth is True]
 
 
-def _never_in_time(
-    deployment: Deployment, rules: Sequence[Rule], grounds: Sequence[Ground]
-) -> Iterator[str]:
-    """Tiers whose targets no profile that is left to them meets even on an idle replica."""
+def _late_everywhere(
+    deployment: Deployment, rules: Sequence[Rule], grounds: Sequence[Ground], asked: Asked
+) -> list[tuple[str, str]]:
+    """Tiers whose targets no profile that is left to them meets even on an idle replica for a
+    request that asks for so much, and what each profile misses them by.
+    """
     tiers = {tier.name: tier for tier in deployment.tiers}
     told = set()
     for ground in grounds:
         left = _left(combine(_certain(rules, ground), ground.profiles), ground)
-        late = [_late(tiers[ground.tier], deployment.profile(name)) for name in left]
+        late = [_late(tiers[ground.tier], deployment.profile(name), asked) for name in left]
         if left and all(late):
-            told.add(
-                f"tier {ground.tier}, model {ground.model}: no profile is in time for {TYPICAL} "
-                f"even on an idle replica: {'; '.join(late)}"
-            )
-    yield from sorted(told)
+            tier = f"tier {ground.tier}, model {ground.model}: no profile is in time"
+            told.add((tier, "; ".join(late)))
+    return sorted(told)
 
 
-def _late(tier: Tier, profile: Profile) -> str:
-    late = reach(tier, profile).late
+def _late(tier: Tier, profile: Profile, asked: Asked) -> str:
+    late = reach(tier, profile, asked).late
     return f"{profile.name} {', '.join(late)}" if late else ""

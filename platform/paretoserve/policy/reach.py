@@ -1,7 +1,8 @@
 """Reach: which tiers a profile can keep its word to, from the latency curve alone.
 
-For a typical request on an idle replica, at short context. A profile that is too slow here is too
-slow always; one that is not may still be under load.
+On an idle replica, at short context. A profile that is too slow there for the least of all requests
+is too slow always; one that is too slow for a typical request may still do for shorter ones, and one
+that is not may be under load.
 """
 
 from __future__ import annotations
@@ -19,10 +20,21 @@ from paretoserve.latency.outlook import outlook
 from paretoserve.latency.predict import predict
 from paretoserve.policy.options import tolerable_tpot_ms
 
-PROMPT_TOKENS = 1000
-OUTPUT_TOKENS = 200
-TYPICAL = f"a request of {PROMPT_TOKENS:,} prompt and {OUTPUT_TOKENS} output tokens"
-_ESTIMATE = Estimate(OUTPUT_TOKENS, OUTPUT_TOKENS)
+
+class Asked(NamedTuple):
+    """How much a request asks for."""
+
+    prompt_tokens: int
+    output_tokens: int
+
+    def __str__(self) -> str:
+        return (
+            f"a request of {self.prompt_tokens:,} prompt and {self.output_tokens:,} output tokens"
+        )
+
+
+TYPICAL = Asked(1000, 200)
+LEAST = Asked(1, 1)
 
 
 class Reach(NamedTuple):
@@ -52,16 +64,17 @@ class Reach(NamedTuple):
         )
 
 
-def reach(tier: Tier, profile: Profile) -> Reach:
-    """What `profile` can do for `tier`."""
+def reach(tier: Tier, profile: Profile, asked: Asked = TYPICAL) -> Reach:
+    """What `profile` can do for a request of `tier`."""
+    estimate = Estimate(asked.output_tokens, asked.output_tokens)
     idle = ReplicaState("", profile.name, "", Health.SERVING)
     targets, limits = tier.targets, profile.limits
-    tpot_ms = tolerable_tpot_ms(targets, _ESTIMATE, 0.0)
+    tpot_ms = tolerable_tpot_ms(targets, estimate, 0.0)
     return Reach(
         tier.name,
         profile.name,
         targets,
-        predict(outlook(profile, idle), PROMPT_TOKENS, _ESTIMATE),
+        predict(outlook(profile, idle), asked.prompt_tokens, estimate),
         batch_within(profile.curve, tpot_ms, limits.max_batch),
         limits.max_batch,
     )

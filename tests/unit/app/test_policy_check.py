@@ -51,6 +51,26 @@ def test_problems_are_named_by_both_checks(
     assert said in capsys.readouterr().err
 
 
+SHORT_ANSWERS = "name: quick\ne2e_ms: 100\nprofiles: [min-latency]\n"
+IMPOSSIBLE = "name: quick\ntpot_ms: 0.001\nprofiles: [min-latency]\n"
+
+
+@pytest.mark.parametrize("command", [["policy", "check"], ["check"]])
+def test_a_tier_for_short_answers_is_warned_of_and_one_for_none_refused(
+    folder: Path, command: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "models").symlink_to(LOCAL / "models")
+    (folder / "tiers/quick.yaml").write_text(SHORT_ANSWERS)
+    assert main([*command, str(folder)]) == 0
+    out = capsys.readouterr().out
+    assert (
+        "  warning: tier quick, model scribe: no profile is in time even on an idle replica" in out
+    )
+    (folder / "tiers/quick.yaml").write_text(IMPOSSIBLE)
+    assert main([*command, str(folder)]) == 1
+    assert "tier quick, model scribe: no profile is in time" in capsys.readouterr().err
+
+
 def test_a_document_alone_is_checked_for_what_needs_no_deployment(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -220,6 +220,21 @@ async def test_but_not_what_is_wrong_with_the_policy_in_force_already(
     assert [deployment.policy.version for deployment in followed.applied] == ["local-2"]
 
 
+async def test_a_tier_for_short_answers_is_taken_over_with_a_warning_that_is_given_once(
+    followed: Followed, caplog: pytest.LogCaptureFixture
+) -> None:
+    tier = "name: quick\ne2e_ms: 100\nprofiles: [min-latency]\n"
+    (followed.folder / "tiers/quick.yaml").write_text(tier)
+    await followed.settle()
+    assert [tier.name for tier in followed.applied[-1].tiers].count("quick") == 1
+    edit(followed.folder / "policy.yaml", VERSION, "version: local-2")
+    await followed.settle()
+    assert len(followed.applied) == 2
+    warned = [r.message for r in caplog.records if "no profile is in time" in r.message]
+    assert len(warned) == 1
+    assert warned[0].startswith("policy.yaml: tier quick, model scribe: ")
+
+
 @pytest.mark.parametrize(
     ("file", "old", "new", "warned"),
     [

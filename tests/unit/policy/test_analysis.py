@@ -12,7 +12,7 @@ from paretoserve.domain.model import Model
 from paretoserve.domain.policy import Rule
 from paretoserve.domain.tenant import Contract
 from paretoserve.domain.tier import Tier
-from paretoserve.policy.analysis import check_deployment, check_rules
+from paretoserve.policy.analysis import check_deployment, check_rules, doubt_deployment
 from paretoserve.policy.reach import reach
 
 # Tiers: premium and standard on fast and slow, batch on slow only; premium is met by fast alone.
@@ -95,11 +95,44 @@ def test_a_tenant_stands_where_its_contract_lets_it_fall() -> None:
 def test_a_tier_that_no_profile_meets_even_when_idle() -> None:
     tiers = (Tier(name="premium", ttft_ms=5, tpot_ms=0.5, profiles=("fast", "slow")), *TIERS[1:])
     expected = (
-        "tier premium, model m: no profile is in time for a request of 1,000 prompt and 200 output "
-        "tokens even on an idle replica: fast TTFT 10 ms, promised 5 ms, TPOT 1 ms, promised "
-        "0.5 ms; slow TTFT 10 ms, promised 5 ms, TPOT 6 ms, promised 0.5 ms"
+        "tier premium, model m: no profile is in time even on an idle replica, however little is "
+        "asked: fast TPOT 1 ms, promised 0.5 ms; slow TPOT 6 ms, promised 0.5 ms"
     )
     assert check_deployment(deployment([], tiers=tiers)) == [expected]
+    assert doubt_deployment(deployment([], tiers=tiers)) == []
+
+
+SHORT = "a request of 1,000 prompt and 200 output tokens, only for shorter ones: "
+
+
+@pytest.mark.parametrize(
+    ("promises", "doubt"),
+    [
+        ({"e2e_ms": 210}, ""),  # 10 ms for the prompt, 1 ms for each of 200 tokens
+        ({"e2e_ms": 100}, SHORT + "fast end-to-end 209 ms, promised 100 ms; slow end-to-end 1204 ms, promised 100 ms"),
+        ({"ttft_ms": 5}, SHORT + "fast TTFT 10 ms, promised 5 ms; slow TTFT 10 ms, promised 5 ms"),
+    ],
+)  # fmt: skip
+def test_a_tier_for_short_requests_is_a_doubt_and_no_problem(
+    promises: dict[str, float], doubt: str
+) -> None:
+    tiers = (Tier(name="premium", profiles=("fast", "slow"), **promises), *TIERS[1:])
+    assert check_deployment(deployment([], tiers=tiers)) == []
+    doubts = doubt_deployment(deployment([], tiers=tiers))
+    where = "tier premium, model m: no profile is in time even on an idle replica for "
+    assert doubts == ([where + doubt] if doubt else [])
+
+
+def test_of_rules_that_cannot_be_used_nothing_is_doubted() -> None:
+    rules = [{"when": "tier.nme == 'a'", "forbid": ["fast"]}]
+    assert doubt_deployment(deployment(rules)) == []
+
+
+def test_a_tier_whose_only_profile_that_is_left_is_too_slow_is_doubted() -> None:
+    tiers = (Tier(name="quick", e2e_ms=1000, profiles=("fast", "slow")), *TIERS)
+    rules = [{"when": "tier.name == 'quick'", "forbid": ["fast"]}]
+    (doubt,) = doubt_deployment(deployment(rules, tiers=tiers))
+    assert doubt.endswith("ones: slow end-to-end 1204 ms, promised 1000 ms")
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from paretoserve.domain.errors import EngineError
 from paretoserve.domain.targets import Targets
 from paretoserve.executor.catalog import create
 from paretoserve.executor.tokenizer import Tokenizer
+from paretoserve.policy.analysis import doubt_deployment
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,6 +31,8 @@ def run(options: argparse.Namespace) -> int:
     if problems:
         raise ConfigError("\n".join(problems))
     print(f"{options.deployment}: valid, policy {deployment.policy.version}")
+    for doubt in doubt_deployment(deployment):
+        print(f"  warning: {doubt}")
     for profile in deployment.profiles:
         limits, curve = profile.limits, profile.curve
         print(

@@ -10,7 +10,7 @@ from pathlib import Path
 from paretoserve.app.config import ConfigError, load_deployment, read_document
 from paretoserve.domain.deployment import Deployment
 from paretoserve.domain.policy import PolicyDocument
-from paretoserve.policy.analysis import check_deployment, check_rules
+from paretoserve.policy.analysis import check_deployment, check_rules, doubt_deployment
 from paretoserve.policy.reach import TYPICAL, Reach, reach
 
 
@@ -34,6 +34,8 @@ def run(options: argparse.Namespace) -> int:
     if problems := policy_problems(policy, deployment):
         raise ConfigError("\n".join(problems))
     print(_valid(policy, deployment.policy))
+    for doubt in doubt_deployment(deployment):
+        print(f"  warning: {doubt}")
     print("\n".join(_promises(deployment)))
     return 0
 

@@ -2,20 +2,20 @@
 
 A tier promises that a share of its requests, its objective, meets the targets. What may miss is
 the error budget; burn is how fast it is used up: the share of misses over the allowed share, 1
-being just as fast as it may. Alerts are those of the Site Reliability Workbook, chapter 5
-("Alerting on SLOs", multiwindow, multi-burn-rate): a long window says that it matters, a short one
-that it still goes on. The caller counts in-contract requests only: nothing is promised to others.
+being just as fast as it may. It is kept over several windows, as the Site Reliability Workbook,
+chapter 5 ("Alerting on SLOs"), asks: a long one says that it matters, a short one that it still goes
+on. Nothing here alerts: burn is exported, routing looks at it, and rollback judges canaries by the
+counts. The caller counts in-contract requests only: nothing is promised to others.
 
-Low traffic: one miss in three requests is no alarm. Alerts and routing reckon with one miss more
-than the budget allows, `misses / (requests x (1 - objective) + 1)`, so that no single miss burns
-faster than 1, and with much traffic it makes no difference.
+Low traffic: one miss in three requests is no alarm. Routing reckons with one miss more than the
+budget allows, `misses / (requests x (1 - objective) + 1)`, so that no single miss burns faster than
+1, and with much traffic it makes no difference.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
-from enum import StrEnum
 from typing import NamedTuple
 
 MINUTE_S, FIVE_MINUTES_S, HOUR_S = 60.0, 300.0, 3600.0
@@ -24,23 +24,6 @@ SLOTS = 12
 """A window is counted in so many slots, the last one in progress: it is up to a twelfth shorter."""
 REFRESH_S = 1.0
 KEYS = 10_000
-
-
-class Speed(StrEnum):
-    """FAST: act now. SLOW: the budget will not last."""
-
-    FAST = "fast"
-    SLOW = "slow"
-
-
-class Burn(NamedTuple):
-    """An error budget that burns too fast: at `burn`, over `window_s` and a shorter window too."""
-
-    speed: Speed
-    burn: float
-    window_s: float
-    missed: int
-    total: int
 
 
 class Attained(NamedTuple):
@@ -53,21 +36,6 @@ class Attained(NamedTuple):
     total: int
     objective: float
 
-
-class _Alert(NamedTuple):
-    """Raised when both windows burn at `burn` or more."""
-
-    speed: Speed
-    long_s: float
-    short_s: float
-    burn: float
-
-
-# With 95% promised, 6 is three misses in ten and 2 one in ten.
-_ALERTS = (
-    _Alert(Speed.FAST, FIVE_MINUTES_S, MINUTE_S, 6.0),
-    _Alert(Speed.SLOW, HOUR_S, FIVE_MINUTES_S, 2.0),
-)
 
 _Key = tuple[str, str]
 
@@ -110,22 +78,6 @@ class Attainment:
             raise ValueError(f"no window of {window_s:g} s is kept; there are {kept}")
         windows = self._records.get((tenant, tier))
         return windows[window_s].counts(now) if windows else (0, 0)
-
-    def burn(self, tenant: str, tier: str, objective: float, window_s: float, now: float) -> float:
-        """The share of misses over the share allowed, uncorrected; 0 without requests."""
-        return burn_rate(*self.attainment(tenant, tier, window_s, now), objective)
-
-    def burning(self, tenant: str, tier: str, objective: float, now: float) -> Burn | None:
-        """The most urgent alert on the pair's error budget; None when it is well."""
-        for alert in _ALERTS:
-            met, total = self.attainment(tenant, tier, alert.long_s, now)
-            short = self.attainment(tenant, tier, alert.short_s, now)
-            burns = corrected_burn_rate(met, total, objective)
-            if min(burns, corrected_burn_rate(*short, objective)) >= _reachable(
-                alert.burn, objective
-            ):
-                return Burn(alert.speed, burns, alert.long_s, total - met, total)
-        return None
 
     def burns(self, now: float) -> Mapping[_Key, float]:
         """The corrected burn of every pair that burns, for routing: the lower one of the windows
@@ -172,11 +124,6 @@ def burn_rate(met: int, total: int, objective: float) -> float:
 def corrected_burn_rate(met: int, total: int, objective: float) -> float:
     """The burn with one miss more allowed than the budget has."""
     return (total - met) / (total * (1 - objective) + 1)
-
-
-def _reachable(threshold: float, objective: float) -> float:
-    """Half way from 1 to the burn of missing everything, where the threshold is beyond that."""
-    return min(threshold, (1 + 1 / (1 - objective)) / 2)
 
 
 class _Window:

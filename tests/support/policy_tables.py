@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from paretoserve.domain.policy import Escalation, PolicyDocument, Rule
+from paretoserve.domain.tenant import Contract, Quota, Tenant
 from paretoserve.domain.tier import Tier
 from paretoserve.policy.cases import (
     Expected,
@@ -24,6 +25,9 @@ MODELS = (
     Escalation,
     Rule,
     Tier,
+    Tenant,
+    Quota,
+    Contract,
     GoldenCase,
     GivenRequest,
     GivenReplica,

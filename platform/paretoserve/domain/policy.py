@@ -66,7 +66,7 @@ class Escalation(Document):
 
 
 class PolicyDocument(Document):
-    """Versioned; every decision names the version that made it. ARCHITECTURE.md has the algorithm."""
+    """Versioned; every decision names the version that made it. docs/policy.md has the algorithm."""
 
     version: str = Field(min_length=1, description="stands in every decision")
     confidence: float = Field(
@@ -128,7 +128,8 @@ class PolicyDocument(Document):
     switch_cost: float = Field(
         default=0.1,
         ge=0,
-        description="a session leaves its replica only for a price lower by this share",
+        description="share by which every other profile is dearer for a session than the one that "
+        "served it last, while that still holds a prefix of its prompt",
     )
     affinity: bool = Field(default=True, description="count prefixes that replicas hold")
     escalation: Escalation = Field(default=Escalation(), description="see below")

@@ -15,8 +15,12 @@ KeyHash = Annotated[str, Field(pattern=r"^sha256:[0-9a-fA-F]{64}$")]
 class Quota(Document):
     """Upper bounds for one tenant on this gateway. Zero GPU-seconds means no bound."""
 
-    max_in_flight: int = Field(default=64, gt=0, description="requests at a time")
-    gpu_seconds_per_minute: float = Field(default=0.0, ge=0)
+    max_in_flight: int = Field(
+        default=64, gt=0, description="requests at a time, those that are held included"
+    )
+    gpu_seconds_per_minute: float = Field(
+        default=0.0, ge=0, description="GPU-seconds, a minute's worth at once at most; 0: no bound"
+    )
 
 
 class Contract(Document):
@@ -45,10 +49,16 @@ class Tenant(Document):
     keys are 256-bit random strings, so a fast hash is enough.
     """
 
-    name: str = Field(pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$")
-    key_hashes: tuple[KeyHash, ...] = Field(min_length=1)
-    tiers: tuple[str, ...] = Field(min_length=1)
-    quota: Quota = Quota()
+    name: str = Field(
+        pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$", description="a-z, 0-9 and hyphens between"
+    )
+    key_hashes: tuple[KeyHash, ...] = Field(
+        min_length=1, description="of its API keys, as `paretoserve key` prints them"
+    )
+    tiers: tuple[str, ...] = Field(
+        min_length=1, description="that it bought; the first where a request names none"
+    )
+    quota: Quota = Field(default=Quota(), description="what it may use at all; see below")
     contracts: dict[str, Contract] = Field(
         default_factory=dict, description="by tier; without one all that the tier gets is covered"
     )

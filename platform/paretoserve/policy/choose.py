@@ -54,8 +54,8 @@ def _overload(case: Case) -> Sequence[str]:
     """What to try, in order. What a replica's failure cut off is finished late rather than not at
     all, whatever its tier's order: it is the platform's fault, and GPU time was spent on it.
     """
-    order = case.tier.overload
-    if case.request.excluded_replicas and not case.request.running:
+    order, request = case.tier.overload, case.request
+    if (request.excluded_replicas or request.generated) and not request.running:
         return (*(step for step in order if step not in LAST_STEPS), "degrade")
     return order
 

@@ -49,10 +49,10 @@ class Escalation(Document):
 
     enabled: bool = Field(default=True, description="whether any is")
     risk: float = Field(
-        default=0.9, gt=0, lt=1, description="length quantile that must still make its target"
+        default=0.7, gt=0, lt=1, description="length quantile that must still make its target"
     )
     share: float = Field(
-        default=0.9, gt=0, le=1, description="share of the allowed time that may be predicted used"
+        default=0.95, gt=0, le=1, description="share of the allowed time that may be predicted used"
     )
     gain: float = Field(
         default=0.1,

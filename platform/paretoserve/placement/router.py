@@ -45,7 +45,8 @@ from paretoserve.policy.protocols import Decides, preview
 
 MOST_MOVES = 2
 SURVIVE_S = 5.0
-"""How long what a replica's failure cut off may wait for room elsewhere before it is given up."""
+"""How long an answer that a replica's failure cut off may wait for room elsewhere before it is
+given up."""
 QUEUE_SHARE = 0.7
 """Of its time to first token, what a request may queue behind others of its tier before it is
 decided on its own."""
@@ -217,7 +218,8 @@ class Router:
         self._end_leg(stream, 0.0, now)
         stream.request = replace(stream.request, excluded_replicas=failed)
         stream.moves += 1
-        stream.interrupted_at = now
+        if stream.tokens:
+            stream.interrupted_at = now
         if stream.tier.name not in self._tiers:
             return self._refuse(stream, None, _no_longer_offered(stream.tier), now)
         if stream.tokens == 0:

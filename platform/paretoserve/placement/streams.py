@@ -58,7 +58,7 @@ class Stream:
     gpu_seconds: float = 0.0
     looked_at: float = -math.inf
     interrupted_at: float = -math.inf
-    """When a replica failed it last."""
+    """When a replica last failed it in mid-answer."""
 
     def add(self, count: int, now: float) -> None:
         """Note that it got tokens."""

@@ -69,6 +69,7 @@ def test_what_ran_was_fit_and_is_a_miss_whatever_profiles_can_do_by_then() -> No
     only = STANDARD.model_copy(update={"profiles": ("wide",)})
     world = World(tiers=(only,), profiles=(WIDE,), hold=False)
     world.arrive("standard", "r", penalized=True)
+    world.stream("r", pace_ms=8, tokens=5, begin=NOW + 0.05)
     narrow = WIDE.model_copy(update={"capabilities": Capabilities(penalties=False)})
     world.router.reconfigure(Policy(document(hold=False), (only,), (narrow,)), (only,), (narrow,))
     assert isinstance(world.router.failed("r", NOW + 0.1), Held)

@@ -20,7 +20,7 @@ from paretoserve.sim.search import (
 )
 from paretoserve.sim.summary import Summary, summarize
 from paretoserve.sim.traces import TraceRequest
-from paretoserve.sim.workload import Workload, build
+from paretoserve.sim.workload import Workload, build, period_s
 
 MOST_POOLS = 3
 LEAST_LOAD_SHARE = 1 / 32
@@ -44,8 +44,8 @@ class Bench:
     @property
     def base_rate(self) -> float:
         """Requests per second at a load of 1."""
-        gap = self.trace[-1].at_s / max(1, len(self.trace) - 1)
-        return len(self.trace) * self.plan.compress / (self.trace[-1].at_s + gap)
+        period = period_s(self.trace) / self.plan.compress or self.plan.duration_s
+        return len(self.trace) / period
 
     def workload(self, load: float, seed: int) -> Workload:
         """The requests at a load; a few are kept, because contenders meet the same ones."""

@@ -1,11 +1,12 @@
 """A trace made into a workload: how fast it is offered, whose each request is, what it asks for.
 
 `compress` divides the trace's times. `load` multiplies its rate on top of that and keeps its
-shape: the whole part is that many copies of the trace laid over each other, each but the first
-turned round in time by a seeded part of its length, the fraction is one more copy of which each
-request is kept with that probability. Copies are independent in time, so bursts that are
-the trace's own become milder relative to the mean as load grows, as they do for more clients;
-`compress` keeps them as they are. A trace shorter than the duration begins again.
+shape: the whole part is that many copies of the trace laid over each other, each turned round in
+time by a seeded part of its length, the fraction is one more copy of which each request is kept
+with that probability. So each seed begins elsewhere in the trace, and a trace shorter than the
+duration goes on from its beginning. Copies are independent in time, so bursts that are the trace's
+own become milder relative to the mean as load grows, as they do for more clients; `compress` keeps
+them as they are.
 """
 
 from __future__ import annotations
@@ -40,7 +41,11 @@ class Share(NamedTuple):
 
 
 class Arrival(NamedTuple):
-    """One request as it comes. `output_tokens` is the true length, which only the engine knows."""
+    """One request as it comes. `output_tokens` is the true length, which only the engine knows.
+
+    Ids are the seed's own, because a router draws by them and requests are spread over routers by
+    them.
+    """
 
     at_s: float
     request_id: str
@@ -101,8 +106,14 @@ def build(
     arrivals = []
     for number, offered in enumerate(_offered(trace, load, compress, duration_s, seed)):
         share = homes.get(offered[1].client) or draw.choices(mix, weights)[0]
-        arrivals.append(_arrival(number, offered, share, context_tokens, draw))
+        name = f"r{seed}.{number}"
+        arrivals.append(_arrival(name, offered, share, context_tokens, draw))
     return Workload(arrivals, duration_s, load, seed)
+
+
+def period_s(trace: Sequence[TraceRequest]) -> float:
+    """How long a trace is, the mean gap after its last request included; 0 for a single moment."""
+    return trace[-1].at_s + trace[-1].at_s / max(1, len(trace) - 1)
 
 
 def tenants_of(arrivals: Iterable[Arrival], known: Iterable[Tenant] = ()) -> dict[str, Tenant]:
@@ -157,12 +168,11 @@ def _offered(
     trace: Sequence[TraceRequest], load: float, compress: float, duration_s: float, seed: int
 ) -> list[tuple[float, TraceRequest]]:
     draw = random.Random(f"{seed}/copies")  # noqa: S311
-    gap = trace[-1].at_s / max(1, len(trace) - 1)
-    period = (trace[-1].at_s + gap) / compress or duration_s
+    period = period_s(trace) / compress or duration_s
     whole = math.floor(load)
-    copies = [_Copy(n, draw.random() * period if n else 0.0, 1.0) for n in range(whole)]
+    copies = [_Copy(n, draw.random() * period, 1.0) for n in range(whole)]
     if load > whole:
-        copies.append(_Copy(whole, draw.random() * period if whole else 0.0, load - whole))
+        copies.append(_Copy(whole, draw.random() * period, load - whole))
     offered = [
         request
         for copy in copies
@@ -194,7 +204,7 @@ def _played(
 
 
 def _arrival(
-    number: int,
+    request_id: str,
     offered: tuple[float, TraceRequest],
     share: Share,
     context_tokens: int,
@@ -207,7 +217,7 @@ def _arrival(
     acceptance = draw.gauss(share.acceptance, share.spread) if share.spread else share.acceptance
     return Arrival(
         at,
-        f"r{number}",
+        request_id,
         share.tenant,
         share.tier,
         prompt,

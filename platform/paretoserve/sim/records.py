@@ -13,7 +13,9 @@ class Record:
     `tier` is what was asked for, `served_tier` what it was served as. `profile` is where it ended
     ("" when it was refused) and `first_profile` where it began. `rule` is the policy step that
     placed or refused it. `met` is about the targets of `tier`; a refused or unfinished one met
-    none. `gpu_seconds_by_profile` is what it was charged, moves included.
+    none. `in_contract` is whether it was promised its targets: what exceeds a contract or a quota
+    is not, served at a fallback or refused. `gpu_seconds_by_profile` is what it was charged, moves
+    included.
     """
 
     request_id: str

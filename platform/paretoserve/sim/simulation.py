@@ -14,7 +14,7 @@ import time
 import zlib
 from collections import Counter
 
-from paretoserve.domain.errors import ContextTooLong, QueueFull
+from paretoserve.domain.errors import ContextTooLong, QueueFull, QuotaExceeded
 from paretoserve.domain.request import Request
 from paretoserve.placement.router import Answer, Placed, Refused
 from paretoserve.sim.engine import ModelledEngine
@@ -162,6 +162,7 @@ class _Simulation:
         elif isinstance(answer, Refused):
             record.refused = refusal_reason(answer.decision, answer.error)
             record.rule = answer.decision.rule if answer.decision else record.refused
+            record.in_contract = request.in_contract and record.refused != QuotaExceeded.reason
             record.output_tokens = stream.told
             self._close(stream)
 

@@ -18,6 +18,7 @@ from tests.support.simulated import (
     steady,
 )
 
+from paretoserve.domain.tenant import Contract, Quota, Tenant
 from paretoserve.sim import baselines
 from paretoserve.sim.engine import ModelledEngine
 from paretoserve.sim.records import Record
@@ -247,6 +248,33 @@ def test_a_hopeless_run_is_given_up() -> None:
     short = simulate(simulated_world(workload, goal=0.99, **late))
     assert (whole.stopped_early, short.stopped_early) == (False, True)
     assert len(short.records) < len(whole.records)
+
+
+def contracted(quota: Quota, **contracts: Contract) -> dict[str, Tenant]:
+    """A tenant whose standard tier has a contract or a quota, and no tier to fall back to."""
+    key = "sha256:" + "0" * 64
+    return {
+        "globex": Tenant(
+            name="globex", key_hashes=(key,), tiers=("standard",), quota=quota, contracts=contracts
+        )
+    }
+
+
+@pytest.mark.parametrize(
+    "tenants",
+    [
+        contracted(Quota(), standard=Contract(gpu_seconds_per_s=0.5)),
+        contracted(Quota(gpu_seconds_per_minute=5)),
+        contracted(Quota(max_in_flight=1)),
+    ],
+)
+def test_what_exceeds_a_contract_or_quota_was_not_promised(tenants: dict[str, Tenant]) -> None:
+    """As the gateway's SLA ledger has it, which hears of no such request."""
+    arrivals = [arrival(number, at_s=number / 100) for number in range(100)]
+    records = simulate(simulated_world(workload_of(*arrivals), tenants=tenants)).records
+    reasons = Counter((record.refused, record.in_contract) for record in records)
+    assert set(reasons) == {("", True), ("quota_exceeded", False)}
+    assert reasons["quota_exceeded", False] > 10
 
 
 def test_a_shared_prefix_is_used_and_recorded() -> None:

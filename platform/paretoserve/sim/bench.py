@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from paretoserve.sim.bound import Bound, Work, upper_bound, work_of
+from paretoserve.domain.tenant import Tenant
+from paretoserve.sim.bound import Bound, Charged, Work, charged, sampled_bound, work_of
 from paretoserve.sim.contenders import Contender, Setting, contend, of_mapping
 from paretoserve.sim.mappings import Pool, StaticMapping, every
 from paretoserve.sim.plan import Plan
@@ -18,15 +21,21 @@ from paretoserve.sim.search import (
     best_mapping,
     highest_load,
 )
+from paretoserve.sim.simulation import GRACE_S
 from paretoserve.sim.summary import Summary, summarize
 from paretoserve.sim.traces import TraceRequest
-from paretoserve.sim.workload import Workload, build, period_s
+from paretoserve.sim.workload import Arrival, Workload, build, period_s, tenants_of
 
 MOST_POOLS = 3
 LEAST_LOAD_SHARE = 1 / 32
 """Of the upper bound; static mappings that carry less are not told apart."""
+SAMPLES = 5
 SAMPLE_LOAD = 4.0
-"""At which the requests that the bound is about are drawn."""
+"""At which the requests that the bound is about are drawn: copies of the trace from many places."""
+DRAWN_REQUESTS, SAMPLE_REQUESTS = 50_000, 10_000
+"""In each sample; so many are drawn at most, but for one whole copy, and so many of them charged."""
+ABOVE_BOUND = 1.25
+"""Of the bound on one run, how far loads are tried, so that one that is none would show."""
 KEPT_WORKLOADS = 4
 
 
@@ -40,6 +49,8 @@ class Bench:
     seeds: Sequence[int]
     note: Callable[[str], None]
     _workloads: dict[tuple[float, int], Workload] = field(default_factory=dict)
+    _samples: list[list[Work]] = field(default_factory=list)
+    _charges: list[list[Charged]] = field(default_factory=list)
 
     @property
     def base_rate(self) -> float:
@@ -53,17 +64,7 @@ class Bench:
         if key not in self._workloads:
             while len(self._workloads) >= KEPT_WORKLOADS:
                 del self._workloads[next(iter(self._workloads))]
-            self._workloads[key] = build(
-                self.trace,
-                self.plan.mix,
-                context_tokens=min(
-                    p.limits.context_tokens for p in self.setting.deployment.profiles
-                ),
-                load=load,
-                compress=self.plan.compress,
-                duration_s=self.plan.duration_s,
-                seed=seed,
-            )
+            self._workloads[key] = self._build(load, seed)
         return self._workloads[key]
 
     def sweep(self, contenders: Sequence[Contender], loads: Sequence[float]) -> Iterator[Summary]:
@@ -74,18 +75,22 @@ class Bench:
                     yield summarize(self._run(contender, self.workload(load, seed), None))
 
     def highest(self, contender: Contender, goal: float, bound: Bound) -> Found:
-        """The highest load of one contender; never looked for above the bound."""
-        most = bound.rate / self.base_rate
+        """The highest load of one contender; no run where `bound` says that there is none."""
+        if bound.hopeless:
+            return Found(goal, 0.0, 0.0, ", ".join(bound.hopeless), ())
+        first, most = self._span(goal, bound)
         return highest_load(
-            self._run_at(contender), goal, first=most / 4, most=most, seeds=self._two_seeds
+            self._run_at(contender), goal, first=first / 4, most=most, seeds=self._two_seeds
         )
 
     def best_static(self, goal: float, bound: Bound) -> BestMapping:
         """The best of every sensible static mapping on the fleet's GPUs."""
+        if bound.hopeless:
+            return BestMapping(None, 0.0, 0, 0)
         setting, seed = self.setting, self.seeds[0]
-        deployment, most = setting.deployment, bound.rate / self.base_rate
+        deployment, (usual, most) = setting.deployment, self._span(goal, bound)
         candidates = every(
-            self._work(), deployment.tiers, deployment.profiles, setting.gpus, MOST_POOLS
+            self._works()[0], deployment.tiers, deployment.profiles, setting.gpus, MOST_POOLS
         )
 
         def passes(pool: Pool, load: float) -> bool:
@@ -99,20 +104,69 @@ class Bench:
         return best_mapping(
             [(mapping, rate / self.base_rate) for mapping, rate in candidates],
             passes,
-            _grid(most * LEAST_LOAD_SHARE, most),
+            _grid(usual * LEAST_LOAD_SHARE, most),
         )
 
     def bound(self, goal: float) -> Bound:
-        """The upper bound for requests like these on the fleet's GPUs."""
-        deployment = self.setting.deployment
-        return upper_bound(
-            self._work(), deployment.tiers, deployment.profiles, self.setting.gpus, goal
-        )
+        """The upper bound for requests like these on the fleet's GPUs.
 
-    def _work(self) -> list[Work]:
-        cached = any(p.engine_args.get("prefix_cache") for p in self.setting.deployment.profiles)
-        arrivals = self.workload(SAMPLE_LOAD, self.seeds[0]).arrivals
-        return work_of(arrivals, prefix_cache=cached)
+        Raises ValueError where no request is judged.
+        """
+        if not self._charges:
+            self._charges.extend(map(self._charged, self._works()))
+        return self._bound(goal, self._charges)
+
+    def _bound(self, goal: float, samples: Sequence[Sequence[Charged]]) -> Bound:
+        judged_s = self.plan.duration_s - self.plan.warmup_s
+        return sampled_bound(samples, self.setting.gpus, goal, judged_s=judged_s, grace_s=GRACE_S)
+
+    def _charged(self, work: Iterable[Work]) -> list[Charged]:
+        deployment = self.setting.deployment
+        return charged(work, deployment.tiers, deployment.profiles)
+
+    def _span(self, goal: float, bound: Bound) -> tuple[float, float]:
+        """The load that can be sustained at best, and the highest to try. Where a contract or a
+        quota leaves nothing to be charged, both as if all was promised.
+        """
+        if bound.run_rate == math.inf:
+            works = ([one._replace(promised=True) for one in work] for work in self._works())
+            bound = self._bound(goal, list(map(self._charged, works)))
+        if bound.hopeless:
+            return 1.0, 1.0
+        return bound.rate / self.base_rate, ABOVE_BOUND * bound.run_rate / self.base_rate
+
+    def _works(self) -> list[list[Work]]:
+        """What each sample's judged requests ask for, of samples that have any."""
+        if not self._samples:
+            most = DRAWN_REQUESTS / (self.base_rate * self.plan.duration_s)
+            load = min(SAMPLE_LOAD, max(1.0, most))
+            seeds = range(self.seeds[0], self.seeds[0] + SAMPLES)
+            works = (self._work(self._build(load, seed)) for seed in seeds)
+            self._samples.extend(work for work in works if work)
+            if not self._samples:
+                raise ValueError("no request arrives after the warm-up: simulate for longer")
+        return self._samples
+
+    def _work(self, workload: Workload) -> list[Work]:
+        deployment, arrivals = self.setting.deployment, workload.arrivals
+        cached = any(p.engine_args.get("prefix_cache") for p in deployment.profiles)
+        bounded = _bounded(arrivals, tenants_of(arrivals, deployment.tenants))
+        work = work_of(arrivals, prefix_cache=cached, bounded=bounded)
+        pairs = zip(work, arrivals, strict=True)
+        judged = [one for one, arrival in pairs if arrival.at_s >= self.plan.warmup_s]
+        return judged[:: math.ceil(len(judged) / SAMPLE_REQUESTS) or 1]
+
+    def _build(self, load: float, seed: int) -> Workload:
+        profiles, plan = self.setting.deployment.profiles, self.plan
+        return build(
+            self.trace,
+            plan.mix,
+            context_tokens=min(profile.limits.context_tokens for profile in profiles),
+            load=load,
+            compress=plan.compress,
+            duration_s=plan.duration_s,
+            seed=seed,
+        )
 
     @property
     def _two_seeds(self) -> tuple[int, int]:
@@ -143,6 +197,18 @@ def _only(workload: Workload, tiers: Sequence[str]) -> Workload:
     return replace(
         workload, arrivals=[arrival for arrival in workload.arrivals if arrival.tier in tiers]
     )
+
+
+def _bounded(arrivals: Iterable[Arrival], tenants: Mapping[str, Tenant]) -> set[tuple[str, str]]:
+    """The (tenant, tier) of which a contract or the tenant's quota may leave requests unpromised."""
+    counts = Counter(arrival.tenant for arrival in arrivals)
+    return {
+        (arrival.tenant, arrival.tier)
+        for arrival in arrivals
+        if arrival.tier in (tenant := tenants[arrival.tenant]).contracts
+        or tenant.quota.gpu_seconds_per_minute > 0
+        or tenant.quota.max_in_flight < counts[tenant.name]
+    }
 
 
 def _grid(low: float, high: float) -> list[float]:

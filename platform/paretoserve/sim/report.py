@@ -5,6 +5,7 @@ docs/simulator.md describes the keys. They are stable: what is added later gets 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -290,12 +291,25 @@ def _found(policy: str, found: Found) -> Json:
 
 
 def _bound(bound: Bound, base_rate: float) -> Json:
+    sure, run_sure = _interval(bound.interval), _interval(bound.run_interval)
     return {
         "goal": bound.goal,
-        "rate": bound.rate,
-        "load": bound.rate / base_rate,
-        "gpu_seconds": dict(bound.gpu_seconds),
+        "rate": _finite(bound.rate),
+        "load": _finite(bound.rate / base_rate),
+        "low": sure["low"],
+        "high": sure["high"],
+        "run_rate": _finite(bound.run_rate),
+        "run_load": _finite(bound.run_rate / base_rate),
+        "run_low": run_sure["low"],
+        "run_high": run_sure["high"],
+        "gpu_seconds": {tier: _finite(cost) for tier, cost in bound.gpu_seconds.items()},
+        "hopeless": list(bound.hopeless),
+        "promised": bound.promised,
     }
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
 
 
 def _static(goal: float, found: BestMapping) -> Json:

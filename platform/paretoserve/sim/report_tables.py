@@ -16,6 +16,7 @@ from paretoserve.sim.report_cells import (
     signed,
 )
 from paretoserve.sim.report_detail import details
+from paretoserve.sim.report_limits import about_bounds, highest_loads
 
 
 def tables(report: Figures) -> list[Table]:
@@ -68,40 +69,10 @@ def heading(report: Figures) -> list[str]:
         f"(of {one['mappings']}; {one['runs']} runs of single pools)."
         for one in report["best_static"]
     ]
+    lines += about_bounds(report)
     if report["emulated"]:
         lines.append("EMULATED: engines are modelled by latency curves; nothing ran on a GPU.")
     return lines
-
-
-def highest_loads(report: Figures) -> Table:
-    first = {
-        found["goal"]: found["rate"]
-        for found in reversed(report["highest_loads"])
-        if found["policy"] == names(report)[0]
-    }
-    rows = [
-        row(
-            found["policy"], f"{percent(found['goal'], 0)}", number(found["load"], 2),
-            number(found["rate"], 0), _ratio(found["rate"], first.get(found["goal"])),
-            found["limit"] or "-", _fleet(found["replicas"]), str(len(found["runs"])),
-        )
-        for found in report["highest_loads"]
-    ]  # fmt: skip
-    rows += [
-        row(
-            "upper bound", f"{percent(bound['goal'], 0)}", number(bound["load"], 2),
-            number(bound["rate"], 0), _ratio(bound["rate"], first.get(bound["goal"])),
-            "-", "any", "-",
-        )
-        for bound in report["bounds"]
-    ]  # fmt: skip
-    return Table(
-        "The highest load with every tier at the goal",
-        "in-contract requests; each load passed with two seeds; limit: the tier that failed next",
-        ("policy", "goal", "load", "requests/s", "over first", "limit", "fleet", "runs"),
-        tuple(rows) if report["highest_loads"] else (),
-        left=(0, 5, 6),
-    )
 
 
 def attainment(report: Figures) -> Table:
@@ -187,11 +158,3 @@ def _verdict(difference: Figures) -> str:
 
 def _named(tiers: Sequence[Figures], name: str) -> Figures | None:
     return next((tier for tier in tiers if tier["tier"] == name), None)
-
-
-def _fleet(replicas: Mapping[str, int] | None) -> str:
-    return " + ".join(f"{n} {name}" for name, n in (replicas or {}).items()) or "-"
-
-
-def _ratio(rate: float, first: float | None) -> str:
-    return f"{rate / first:.2f}" if first else "-"

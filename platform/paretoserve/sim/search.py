@@ -2,11 +2,11 @@
 
 Attainment need not fall with load: a burst may meet a free node at one load and a busy one at
 another. What is looked for is the upper end of one passing range: from a load that passes, loads
-are doubled until one fails (from one that fails, halved until one passes), then the gap between
-the two is halved on a logarithmic scale. The load found must pass with a second seed too; while it
-does not, it is lowered by the resolution until one passes with both. So a passing load above a
-failing one is not looked for, and a failing load between two passing ones that were tried would
-be missed.
+are doubled until one fails or the most passes (from one that fails, halved until one passes), then
+the gap between the two is halved on a logarithmic scale. The load found must pass with a second
+seed too; while it does not, it is lowered by the resolution until one passes with both. So a
+passing load above a failing one is not looked for, and a failing load between two passing ones that
+were tried would be missed.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def highest_load(
     most: float,
     seeds: tuple[int, int] = (1, 2),
 ) -> Found:
-    """Search from the load `first`. Loads above `most` are taken to fail without a run.
+    """Search from the load `first`, up to `most`.
 
     Raises ValueError for a `first` that is not positive.
     """
@@ -110,14 +110,15 @@ def highest_load(
 def _bracket(
     trials: _Trials, first: float, least: float, most: float, seed: int
 ) -> tuple[float, float]:
-    """A passing load (0 for none) and a failing one above it."""
+    """A passing load (0 for none) and a failing one above it, the same where `most` passes."""
     load = min(first, most)
     if trials.passes(load, seed):
-        while 2 * load <= most:
-            if not trials.passes(2 * load, seed):
-                return load, 2 * load
-            load *= 2
-        return load, max(load, most)
+        while load < most:
+            higher = min(2 * load, most)
+            if not trials.passes(higher, seed):
+                return load, higher
+            load = higher
+        return load, load
     while load / 2 >= least:
         load /= 2
         if trials.passes(load, seed):

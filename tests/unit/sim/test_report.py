@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import re
 import xml.etree.ElementTree as ET
 from dataclasses import replace
@@ -19,8 +20,10 @@ from paretoserve.sim.bound import Bound
 from paretoserve.sim.records import Record, Run
 from paretoserve.sim.report import Inputs, Json, document
 from paretoserve.sim.report_cells import percent
+from paretoserve.sim.report_limits import highest_loads
 from paretoserve.sim.report_tables import focus, tables
 from paretoserve.sim.search import BestMapping, Found, Probe
+from paretoserve.sim.statistics import Interval
 from paretoserve.sim.summary import Summary, summarize
 
 FOLDER = Path(__file__).parents[3] / "deployments/simulated"
@@ -60,13 +63,17 @@ FOUND = {
     "good": [Found(0.99, 2.0, 100.0, "premium", (PROBE,), GOOD[-1])],
     "<poor>": [Found(0.99, 0.0, 0.0, "premium", (replace(PROBE, passed=False),))],
 }
+BOUND = Bound(
+    0.99, 400.0, 480.0, {"premium": 0.1}, interval=Interval(400, 390, 410),
+    run_interval=Interval(480, 470, 490),
+)  # fmt: skip
 INPUTS = Inputs(
     deployment="deployments/simulated", trace="trace.csv", trace_requests=900, base_rate=50.0,
     gpus=64, loads=[1.0, 2.0], seeds=[1, 2, 3], telemetry_s=0.0, routers=1,
 )  # fmt: skip
 
 
-def report(*summaries: Summary, found: bool = True) -> Json:
+def report(*summaries: Summary, found: bool = True, bound: Bound = BOUND) -> Json:
     made = document(
         INPUTS,
         DEPLOYMENT,
@@ -74,7 +81,7 @@ def report(*summaries: Summary, found: bool = True) -> Json:
         abouts={"good": "policy good", "<poor>": "a baseline"},
         summaries=summaries,
         highest=FOUND if found else {},
-        bounds=[Bound(0.99, 400.0, {"premium": 0.1}, 120.0)],
+        bounds=[bound],
         statics={0.99: BestMapping(None, 0.0, 5, 84)} if found else {},
     )
     return json.loads(json.dumps(made, allow_nan=False))  # type: ignore[no-any-return]
@@ -142,6 +149,33 @@ def test_the_terminal_shows_every_table() -> None:
     assert "EMULATED" in text
     assert re.search(r"good +2\.00 +50 +50\.0 +100\.00%", text)
     assert "Best static mapping at 99%: none (of 84; 5 runs of single pools)" in text
+
+
+@pytest.mark.parametrize(
+    ("bound", "said"),
+    [
+        (BOUND, "no policy sustains more than 400 requests/s (95%: 390 to 410); a run that judges"),
+        (replace(BOUND, promised=0.75), "25% of the requests, which a contract or a quota bounds"),
+        (replace(BOUND, rate=math.inf, run_rate=math.inf, interval=None, run_interval=None),
+         "Upper bound at 99%: none, for a contract or a quota may leave each request unpromised"),
+        (replace(BOUND, rate=0.0, run_rate=0.0, interval=None, run_interval=None,
+                 gpu_seconds={"premium": math.inf}, hopeless=("premium",)),
+         "No policy attains 99% at any load: too many requests of premium"),
+    ],
+)  # fmt: skip
+def test_the_bound_is_said_with_its_meaning(bound: Bound, said: str) -> None:
+    made = report(*GOOD[:1], bound=bound)
+    assert said in " ".join(shown(made).split())
+    assert "<svg" in report_html.page(made)
+
+
+def test_a_load_above_what_a_run_can_have_is_marked() -> None:
+    assert not any(cell.bad for line in highest_loads(WHOLE).rows for cell in line)
+    low = replace(BOUND, rate=80.0, run_rate=90.0, run_interval=Interval(90, 85, 95))
+    (bad,) = [
+        line for line in highest_loads(report(*GOOD, bound=low)).rows if any(c.bad for c in line)
+    ]
+    assert bad[0].text == "good"
 
 
 def test_broken_promises_are_marked() -> None:

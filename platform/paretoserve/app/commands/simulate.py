@@ -117,7 +117,7 @@ def run(options: argparse.Namespace) -> int:
         raise ConfigError(f"--baseline: {error}") from None
     except OSError as error:
         raise ConfigError(f"--out {options.out}: {error.strerror}") from None
-    bounds = [bench.bound(goal) for goal in GOALS]
+    bounds = _bounds(bench)
     statics = [bench.best_static(bound.goal, bound) for bound in bounds if _wants_static(options)]
     highest = _highest(bench, contenders, bounds, statics) if options.search else {}
     swept = [*contenders, *_static_contender(statics, bench.setting)]
@@ -172,6 +172,13 @@ def _contenders(options: argparse.Namespace, setting: Setting) -> list[Contender
     policies = [of_policy(name, document, setting) for name, document in documents.items()]
     names = [name for name in dict.fromkeys(options.baseline) if name != BEST_STATIC]
     return [*policies, *(of_baseline(name, setting) for name in names)]
+
+
+def _bounds(bench: Bench) -> list[Bound]:
+    try:
+        return [bench.bound(goal) for goal in GOALS]
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
 
 
 def _wants_static(options: argparse.Namespace) -> bool:

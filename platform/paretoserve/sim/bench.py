@@ -12,6 +12,7 @@ from paretoserve.sim.bound import Bound, Charged, Work, charged, sampled_bound, 
 from paretoserve.sim.contenders import Contender, Setting, contend, of_mapping
 from paretoserve.sim.mappings import Pool, StaticMapping, every
 from paretoserve.sim.plan import Plan
+from paretoserve.sim.pool_bound import PoolBounds
 from paretoserve.sim.records import Run
 from paretoserve.sim.search import (
     RESOLUTION,
@@ -34,6 +35,8 @@ SAMPLE_LOAD = 4.0
 """At which the requests that the bound is about are drawn: copies of the trace from many places."""
 DRAWN_REQUESTS, SAMPLE_REQUESTS = 50_000, 10_000
 """In each sample; so many are drawn at most, but for one whole copy, and so many of them charged."""
+POOL_SAMPLE = 4
+"""Of those, one in so many is charged in each pool that there might be."""
 ABOVE_BOUND = 1.25
 """Of the bound on one run, how far loads are tried, so that one that is none would show."""
 KEPT_WORKLOADS = 4
@@ -101,9 +104,17 @@ class Bench:
             summary = summarize(self._run(contender, workload, goal))
             return summary.requests == 0 or summary.attains(goal)
 
+        pools = PoolBounds(
+            [work[::POOL_SAMPLE] for work in self._works()],
+            deployment.tiers,
+            deployment.profiles,
+            goal,
+            self._run_of_bound,
+        )
         return best_mapping(
             [(mapping, rate / self.base_rate) for mapping, rate in candidates],
             passes,
+            lambda pool: pools.rate(pool) / self.base_rate,
             _grid(usual * LEAST_LOAD_SHARE, most),
         )
 
@@ -117,8 +128,11 @@ class Bench:
         return self._bound(goal, self._charges)
 
     def _bound(self, goal: float, samples: Sequence[Sequence[Charged]]) -> Bound:
-        judged_s = self.plan.duration_s - self.plan.warmup_s
-        return sampled_bound(samples, self.setting.gpus, goal, judged_s=judged_s, grace_s=GRACE_S)
+        return sampled_bound(samples, self.setting.gpus, goal, **self._run_of_bound)
+
+    @property
+    def _run_of_bound(self) -> dict[str, float]:
+        return {"judged_s": self.plan.duration_s - self.plan.warmup_s, "grace_s": GRACE_S}
 
     def _charged(self, work: Iterable[Work]) -> list[Charged]:
         deployment = self.setting.deployment

@@ -107,7 +107,8 @@ def of_mapping(name: str, mapping: StaticMapping, setting: Setting) -> Contender
 
 
 def of_baseline(text: str, setting: Setting) -> Contender:
-    """The baseline of a name as BASELINES has them, on as many GPUs as the fleet has.
+    """The baseline of a name as BASELINES has them, on as many of the fleet's GPUs as its nodes
+    can use; `about` says so where those are not all.
 
     Raises ValueError for a name that is none of them, naming what would be right.
     """
@@ -122,11 +123,16 @@ def of_baseline(text: str, setting: Setting) -> Contender:
         return Contender(text, BASELINES[kind], lambda: blind[kind](tiers, profiles), setting.fleet)
     if kind in {"all", "priority"}:
         profile = _profile(text, rest, profiles)
+        count = int(setting.gpus // profile.gpus)
+        used = count * profile.gpus
+        if not count:
+            raise ValueError(f"{text!r}: a replica takes {profile.gpus:g} of {setting.gpus:g} GPUs")
+        short = f", on {used:g} of the {setting.gpus:g} GPUs" if used < setting.gpus else ""
         return Contender(
             text,
-            BASELINES[f"{kind}:PROFILE"],
+            BASELINES[f"{kind}:PROFILE"] + short,
             lambda: baselines.one_profile(profile.name, tiers, profiles),
-            {profile.name: int(setting.gpus // profile.gpus)},
+            {profile.name: count},
             engine_priority=kind == "priority",
         )
     if kind == "static":

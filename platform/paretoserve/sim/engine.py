@@ -206,9 +206,17 @@ class ModelledEngine:
         sequence.cached = min(known, sequence.job.prompt_tokens - 1)
         sequence.prompt_left -= sequence.cached
         self._reserved += sequence.reserved_tokens
-        self._prefilling.append(sequence)
+        self._queue_prompt(sequence)
         for load in self._loads(sequence):
             load.admit(sequence)
+
+    def _queue_prompt(self, sequence: Sequence) -> None:
+        """Behind the prompts that are begun, and before those of less priority that are not."""
+        queue, priority = self._prefilling, sequence.job.priority
+        at = len(queue)
+        while at and not queue[at - 1].begun and queue[at - 1].job.priority < priority:
+            at -= 1
+        queue.insert(at, sequence)
 
     def _take(self) -> tuple[int, float, int]:
         """Which prompts the next steps prefill: tokens per step, ms for those begun, how many steps.
@@ -231,8 +239,7 @@ class ModelledEngine:
 
     def _begins(self, sequence: Sequence) -> bool:
         """Whether its next chunk is the first, if that costs anything."""
-        begun = sequence.prompt_left + sequence.cached < sequence.job.prompt_tokens
-        return self._curve.prefill_ms > 0 and not begun
+        return self._curve.prefill_ms > 0 and not sequence.begun
 
     def _pace(self, prompt_tokens: int) -> tuple[float, float]:
         """Seconds of the next step, and by how much each further one is longer."""

@@ -68,6 +68,11 @@ class Sequence:
         """KV tokens it may come to hold."""
         return self.job.prompt_tokens + self.job.max_tokens
 
+    @property
+    def begun(self) -> bool:
+        """Whether some of its prompt has been prefilled."""
+        return self.prompt_left + self.cached < self.job.prompt_tokens
+
     def begin(self, step: int) -> None:
         """Its first token came with the end of `step`; from then on the rest does."""
         self.step = step

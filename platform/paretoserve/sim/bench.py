@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from paretoserve.domain.profile import Profile
 from paretoserve.domain.tenant import Tenant
 from paretoserve.sim.bound import Bound, Charged, Work, charged, sampled_bound, work_of
 from paretoserve.sim.contenders import Contender, Setting, contend, of_mapping
@@ -26,6 +27,7 @@ from paretoserve.sim.simulation import GRACE_S
 from paretoserve.sim.summary import Summary, summarize
 from paretoserve.sim.traces import TraceRequest
 from paretoserve.sim.workload import Arrival, Workload, build, period_s, tenants_of
+from paretoserve.sim.world import Change
 
 MOST_POOLS = 3
 LEAST_LOAD_SHARE = 1 / 32
@@ -90,7 +92,7 @@ class Bench:
         """The best of every sensible static mapping on the fleet's GPUs."""
         if bound.hopeless:
             return BestMapping(None, 0.0, 0, 0)
-        setting, seed = self.setting, self.seeds[0]
+        setting, seed = self.setting._replace(faults=()), self.seeds[0]
         deployment, (usual, most) = setting.deployment, self._span(goal, bound)
         candidates = every(
             self._works()[0], deployment.tiers, deployment.profiles, setting.gpus, MOST_POOLS
@@ -101,13 +103,13 @@ class Bench:
             workload = _only(self.workload(load, seed), pool.tiers)
             if not workload.arrivals:
                 return True
-            summary = summarize(self._run(contender, workload, goal))
+            summary = summarize(self._run(contender, workload, goal, setting))
             return summary.requests == 0 or summary.attains(goal)
 
         pools = PoolBounds(
             [work[::POOL_SAMPLE] for work in self._works()],
             deployment.tiers,
-            deployment.profiles,
+            self._quickest,
             goal,
             self._run_of_bound,
         )
@@ -135,8 +137,17 @@ class Bench:
         return {"judged_s": self.plan.duration_s - self.plan.warmup_s, "grace_s": GRACE_S}
 
     def _charged(self, work: Iterable[Work]) -> list[Charged]:
-        deployment = self.setting.deployment
-        return charged(work, deployment.tiers, deployment.profiles)
+        return charged(work, self.setting.deployment.tiers, self._quickest)
+
+    @property
+    def _quickest(self) -> list[Profile]:
+        """The profiles as fast as any of their replicas ever is, slowed or not."""
+        setting = self.setting
+        factors = [fault.factor for fault in setting.faults if fault.change is Change.SLOWED]
+        return [
+            _paced(profile, min([setting.slowdown.get(profile.name, 1.0), *factors]))
+            for profile in setting.deployment.profiles
+        ]
 
     def _span(self, goal: float, bound: Bound) -> tuple[float, float]:
         """The load that can be sustained at best, and the highest to try. Where a contract or a
@@ -190,12 +201,18 @@ class Bench:
     def _run_at(self, contender: Contender) -> RunAt:
         return lambda load, seed, goal: self._run(contender, self.workload(load, seed), goal)
 
-    def _run(self, contender: Contender, workload: Workload, goal: float | None) -> Run:
+    def _run(
+        self,
+        contender: Contender,
+        workload: Workload,
+        goal: float | None,
+        setting: Setting | None = None,
+    ) -> Run:
         self.note(
             f"{contender.name} at load {workload.load:.3g} ({workload.rate:.0f} requests/s), "
             f"seed {workload.seed}: "
         )
-        run = contend(contender, self.setting, workload, goal)
+        run = contend(contender, setting or self.setting, workload, goal)
         worst = summarize(run).worst
         said = f"{worst[0]} {100 * worst[1]:.2f}% at worst" if worst else "nothing was judged"
         given_up = f", given up below {100 * goal:g}%" if goal and run.stopped_early else ""
@@ -211,6 +228,23 @@ def _only(workload: Workload, tiers: Sequence[str]) -> Workload:
     return replace(
         workload, arrivals=[arrival for arrival in workload.arrivals if arrival.tier in tiers]
     )
+
+
+def _paced(profile: Profile, factor: float) -> Profile:
+    """A profile that takes `factor` times as long for everything."""
+    curve = profile.curve
+    slower = curve.model_copy(
+        update={
+            "points": tuple(
+                point.model_copy(update={"tpot_ms": factor * point.tpot_ms})
+                for point in curve.points
+            ),
+            "kv_ms_per_1k_tokens": factor * curve.kv_ms_per_1k_tokens,
+            "prefill_ms": factor * curve.prefill_ms,
+            "prefill_tokens_per_s": curve.prefill_tokens_per_s / factor,
+        }
+    )
+    return profile if factor == 1 else profile.model_copy(update={"curve": slower})
 
 
 def _bounded(arrivals: Iterable[Arrival], tenants: Mapping[str, Tenant]) -> set[tuple[str, str]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import NamedTuple
 
 from paretoserve.domain.deployment import Deployment
@@ -17,7 +18,7 @@ from paretoserve.sim.mappings import StaticMapping
 from paretoserve.sim.records import Run
 from paretoserve.sim.simulation import simulate
 from paretoserve.sim.workload import Workload, tenants_of
-from paretoserve.sim.world import World
+from paretoserve.sim.world import DETECTION_S, STARTUP_S, Fault, World, fleet_ids
 
 BASELINES = {
     "all:PROFILE": "all nodes run one profile, least loaded",
@@ -43,13 +44,19 @@ class Contender:
 
 
 class Setting(NamedTuple):
-    """What is the same for every contender."""
+    """What is the same for every contender. `faults` name replicas of `fleet`; a contender with
+    another fleet has them at its replicas in the same places. The rest is as in `World`.
+    """
 
     deployment: Deployment
     fleet: Mapping[str, int]
     routers: int = 1
     telemetry_s: float = 0.0
     warmup_s: float = 0.0
+    faults: tuple[Fault, ...] = ()
+    startup_s: float = STARTUP_S
+    detection_s: float = DETECTION_S
+    slowdown: Mapping[str, float] = MappingProxyType({})
 
     @property
     def gpus(self) -> float:
@@ -60,7 +67,10 @@ class Setting(NamedTuple):
 def contend(
     contender: Contender, setting: Setting, workload: Workload, goal: float | None = None
 ) -> Run:
-    """Simulate one contender; with a `goal` the run is given up when it is out of reach."""
+    """Simulate one contender; with a `goal` the run is given up when it is out of reach.
+
+    Raises ValueError for a fault in a place where the contender has no replica.
+    """
     deployment = setting.deployment
     tiers = deployment.tiers if contender.engine_priority else tuple(map(_level, deployment.tiers))
     return simulate(
@@ -75,9 +85,27 @@ def contend(
             routers=setting.routers,
             telemetry_s=setting.telemetry_s,
             warmup_s=setting.warmup_s,
+            faults=faults_of(contender, setting),
+            startup_s=setting.startup_s,
+            detection_s=setting.detection_s,
+            slowdown=setting.slowdown,
             goal=goal,
         )
     )
+
+
+def faults_of(contender: Contender, setting: Setting) -> list[Fault]:
+    """The setting's faults on the contender's replicas. Raises ValueError as `contend` does."""
+    theirs = fleet_ids(setting.fleet.items())
+    own = fleet_ids(contender.fleet.items())
+    places = [(fault, theirs.index(fault.replica_id)) for fault in setting.faults]
+    for fault, place in places:
+        if place >= len(own):
+            raise ValueError(
+                f"{contender.name} has {len(own)} replicas, none in the place of {fault.replica_id}"
+            )
+    same = contender.fleet == setting.fleet
+    return [f if same else f._replace(replica_id=own[place]) for f, place in places]
 
 
 def _level(tier: Tier) -> Tier:

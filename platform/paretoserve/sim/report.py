@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from paretoserve.domain.deployment import Deployment
@@ -22,6 +22,7 @@ from paretoserve.sim.statistics import (
     paired_interval,
 )
 from paretoserve.sim.summary import Attainment, Summary, TierSummary
+from paretoserve.sim.world import DETECTION_S, STARTUP_S, Fault
 
 SCHEMA = 1
 Json = dict[str, Any]
@@ -30,7 +31,9 @@ Figure = Callable[[Summary], float | None]
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """What was simulated. `base_rate` is requests per second at a load of 1."""
+    """What was simulated. `base_rate` is requests per second at a load of 1. What goes wrong is as
+    in the simulated world.
+    """
 
     deployment: str
     trace: str
@@ -41,6 +44,10 @@ class Inputs:
     seeds: Sequence[int]
     telemetry_s: float
     routers: int
+    faults: Sequence[Fault] = ()
+    startup_s: float = STARTUP_S
+    detection_s: float = DETECTION_S
+    slowdown: Mapping[str, float] = field(default_factory=dict)
 
 
 def document(
@@ -76,6 +83,10 @@ def document(
 def _inputs(inputs: Inputs, deployment: Deployment, plan: Plan) -> Json:
     return {
         **asdict(inputs),
+        "faults": [
+            {"at_s": f.at_s, "replica": f.replica_id, "change": f.change, "factor": f.factor}
+            for f in inputs.faults
+        ],
         "compress": plan.compress,
         "duration_s": plan.duration_s,
         "warmup_s": plan.warmup_s,
@@ -110,7 +121,6 @@ def _run(run: Summary) -> Json:
         "rules": dict(run.rules),
         "refusals": dict(run.refusals),
         "decisions": run.decisions,
-        "wall_s": run.wall_s,
         "tiers": [_tier(tier) for tier in run.tiers.values()],
         "tenants": [
             {"tenant": tenant, "tier": tier, **_attainment(attainment)}

@@ -63,6 +63,8 @@ def heading(report: Figures) -> list[str]:
         f"state up to {inputs['telemetry_s']:g} s old."
     )
     lines = [what, how, f"Profiles: {', '.join(profiles)}."]
+    if wrong := _went_wrong(inputs):
+        lines.append(f"{wrong}.")
     lines += [f"{policy['name']}: {policy['about']}." for policy in report["policies"]]
     lines += [
         f"Best static mapping at {percent(one['goal'], 0)}: {one['mapping'] or 'none'} "
@@ -73,6 +75,22 @@ def heading(report: Figures) -> list[str]:
     if report["emulated"]:
         lines.append("EMULATED: engines are modelled by latency curves; nothing ran on a GPU.")
     return lines
+
+
+def _went_wrong(inputs: Figures) -> str:
+    """Slow profiles and faults, in words."""
+    said = [f"{profile} takes {by:g} times its curve" for profile, by in inputs["slowdown"].items()]
+    said += [
+        f"{fault['replica']} {fault['change']} at {fault['at_s']:g} s"
+        + (f" by {fault['factor']:g}" if fault["change"] == "slowed" else "")
+        for fault in inputs["faults"]
+    ]
+    if inputs["faults"]:
+        said.append(
+            f"a loss is noticed after {inputs['detection_s']:g} s and a start takes "
+            f"{inputs['startup_s']:g} s"
+        )
+    return "; ".join(said)
 
 
 def attainment(report: Figures) -> Table:

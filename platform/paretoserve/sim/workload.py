@@ -89,7 +89,8 @@ def build(
     Shares are by number of requests. Without clients in the trace each request's share is drawn by
     `seed`. A trace with clients keeps them whole: each client becomes a tenant of its own, named
     `<tenant>-<client>`, of one share; clients go, busiest first, to the share that lacks most, and
-    a client with the name of a share's tenant is that tenant. Prompt and output are clipped to
+    a client with the name of a share's tenant is that tenant. A request that names its tier keeps
+    both. Prompt and output are clipped to
     `context_tokens` together, the prompt first. Raises ValueError for an empty trace or mix and for
     numbers that are not above 0.
     """
@@ -103,9 +104,12 @@ def build(
     homes = _homes(trace, mix, random.Random(f"{seed}/clients"))  # noqa: S311
     draw = random.Random(f"{seed}/requests")  # noqa: S311
     weights = [share.share for share in mix]
+    own = {(share.tenant, share.tier): share for share in mix}
     arrivals = []
     for number, offered in enumerate(_offered(trace, load, compress, duration_s, seed)):
-        share = homes.get(offered[1].client) or draw.choices(mix, weights)[0]
+        row = offered[1]
+        share = own.get((row.client, row.tier)) if row.tier else homes.get(row.client)
+        share = share or draw.choices(mix, weights)[0]
         name = f"r{seed}.{number}"
         arrivals.append(_arrival(name, offered, share, context_tokens, draw))
     return Workload(arrivals, duration_s, load, seed)
@@ -139,7 +143,7 @@ def _homes(
     trace: Sequence[TraceRequest], mix: Sequence[Share], draw: random.Random
 ) -> dict[str, Share]:
     """Which share each client of the trace belongs to, as one of its tenants."""
-    volumes = Counter(row.client for row in trace if row.client)
+    volumes = Counter(row.client for row in trace if row.client and not row.tier)
     total, wanted = sum(volumes.values()), sum(share.share for share in mix)
     lacking = {share: total * share.share / wanted for share in mix}
     homes: dict[str, Share] = {}
@@ -213,7 +217,8 @@ def _arrival(
     at, row = offered
     prompt = min(row.prompt_tokens, context_tokens - 1)
     output = min(row.output_tokens, context_tokens - prompt)
-    asked = next((step for step in MAX_TOKENS_STEPS if step >= output), _power_of_two(output))
+    steps = (step for step in MAX_TOKENS_STEPS if step >= output)
+    asked = row.max_tokens or next(steps, _power_of_two(output))
     acceptance = draw.gauss(share.acceptance, share.spread) if share.spread else share.acceptance
     return Arrival(
         at,
@@ -222,7 +227,7 @@ def _arrival(
         share.tier,
         prompt,
         output,
-        min(asked, context_tokens - prompt),
+        min(max(asked, output), context_tokens - prompt),
         max(acceptance, LEAST_ACCEPTANCE),
         row.blocks[: prompt // PREFIX_BLOCK_TOKENS],
         _session(row),
@@ -230,8 +235,8 @@ def _arrival(
 
 
 def _session(row: TraceRequest) -> str:
-    """Requests with the same two first blocks: traces do not name conversations."""
-    return f"s{row.blocks[1]:x}" if len(row.blocks) > 1 else ""
+    """Requests with the same two first blocks, where the trace does not name conversations."""
+    return row.session or (f"s{row.blocks[1]:x}" if len(row.blocks) > 1 else "")
 
 
 def _power_of_two(tokens: int) -> int:

@@ -17,6 +17,7 @@ from paretoserve.sim.bench import ABOVE_BOUND, Bench
 from paretoserve.sim.contenders import Contender, Setting, of_policy
 from paretoserve.sim.plan import Client, Plan
 from paretoserve.sim.traces import TraceRequest
+from paretoserve.sim.world import Change, Fault
 
 DEPLOYMENT = load_deployment(Path(__file__).parents[3] / "deployments/simulated")
 FLEET = {"max-throughput": 1}
@@ -99,6 +100,22 @@ def test_what_a_tenant_may_exceed_is_not_charged_and_the_search_ends(bounds: Any
     assert 0 < found.load < math.inf
     both = bench(BOTH, deployment=changed("tenants", "cumulus", **bounds))
     assert both.bound(0.99).promised == pytest.approx(0.5, abs=0.2)
+
+
+def test_profiles_that_are_faster_than_their_curves_raise_the_bound() -> None:
+    usual, quick, mended = (
+        replace(one := bench(), setting=one.setting._replace(**wrong)).bound(0.99)
+        for wrong in (
+            {},
+            {"slowdown": {"max-throughput": 0.5, "min-latency": 0.5}},
+            {
+                "slowdown": {"max-throughput": 2.0, "min-latency": 2.0},
+                "faults": (Fault(1.0, "max-throughput-00", Change.SLOWED, 0.5),),
+            },
+        )
+    )
+    assert quick.rate == pytest.approx(2 * usual.rate, rel=0.01)
+    assert mended.rate == quick.rate
 
 
 def test_a_trace_of_one_request_has_a_rate() -> None:

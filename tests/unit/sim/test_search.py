@@ -97,7 +97,7 @@ LIMITS = {pool("a"): 4.0, pool("b"): 2.5, pool("b", 2): 9.0, pool("c"): 1.2, poo
 
 
 def best(
-    *mappings: tuple[float, Sequence[Pool]], most: Mapping[Pool, float] = {}  # noqa: B006
+    *mappings: tuple[float, Sequence[Pool]], most: Mapping[Pool, float] = {}
 ) -> tuple[BestMapping, list[tuple[Pool, float]]]:
     tried: list[tuple[Pool, float]] = []
 

@@ -185,6 +185,25 @@ def test_a_drained_replica_ends_what_it_has_and_takes_no_more() -> None:
     assert not any(record.moves for record in records)
 
 
+def test_a_drained_replica_is_started_again_when_it_is_empty() -> None:
+    """What it holds at 5 s takes until 8 s; with a start-up of 4 s it serves again from then."""
+    long = arrival(99, at_s=4.9, output_tokens=480, max_tokens=512)
+    later = [arrival(number, at_s=5.5 + number) for number in range(10)]
+    world = simulated_world(
+        workload_of(arrival(98), long, *later, duration_s=20),
+        fleet=(("wide", 1),),
+        faults=(Fault(5.0, "wide-00", Change.DRAINED), Fault(5.1, "wide-00", Change.BACK)),
+        startup_s=4.0,
+    )
+    records = simulate(world).records
+    ended_at = 4.9 + (records[1].e2e_ms or 0.0) / 1000
+    assert not any(record.moves for record in records)
+    served = [record for record in records[2:] if not record.refused]
+    assert 0 < len(served) < len(later)
+    first_s = min(record.arrived_at + record.ttft_ms / 1000 for record in served)
+    assert ended_at + 4.0 < first_s < ended_at + 4.5
+
+
 def test_a_slower_profile_than_its_curve_says() -> None:
     usual, slow = (
         simulate(simulated_world(workload_of(arrival()), fleet=(("wide", 1),), slowdown=factor))

@@ -32,6 +32,8 @@ class Record:
     """The reason word of the error it was refused with, or ""."""
     held_ms: float = 0.0
     moves: int = 0
+    failovers: int = 0
+    """Of its moves, those because a replica failed; the others are because it would be late."""
     cached_tokens: int = 0
     output_tokens: int = 0
     ttft_ms: float | None = None

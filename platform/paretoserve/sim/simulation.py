@@ -107,6 +107,7 @@ class _Simulation:
     def fail(self, leg_id: str) -> None:
         """A leg's replica cannot serve it: its router says what becomes of the stream."""
         stream = self._legs[leg_id]
+        stream.failed = True
         answer = stream.port.router.failed(stream.request_id, self.loop.now)
         self._leave(stream)
         self._follow(stream, answer)

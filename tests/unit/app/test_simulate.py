@@ -233,6 +233,7 @@ def test_a_warm_up_ends_before_the_run_does(tmp_path: Path) -> None:
             ["--baseline", "static:premium+pro+agent+standard+batch>min-latency=3"],
             "takes 24 GPUs, the fleet has 16",
         ),
+        (["--compare", "simulated-1", "it"], "there is no 'it' here, only simulated-1"),
         (["--trace", "nowhere.csv"], "nowhere.csv: cannot be read"),
         (["--policy", "nowhere.yaml"], "nowhere.yaml: cannot be read"),
         (["--telemetry-s", "5"], "believes no state that is older than 5 s (max_state_age_s)"),

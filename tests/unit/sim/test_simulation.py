@@ -125,6 +125,7 @@ def test_a_lost_replicas_streams_go_on_elsewhere() -> None:
     check_whole(workload, records)
     moved = [record for record in records if record.moves]
     assert len(moved) > 3
+    assert all(record.failovers == record.moves for record in moved)
     assert {record.first_profile for record in moved} == {"wide"}
     assert all(
         record.arrived_at < 5.5 < record.arrived_at + record.e2e_ms / 1000 for record in moved
@@ -219,6 +220,7 @@ def test_streams_that_would_be_late_are_moved_to_the_faster_profile() -> None:
     check_whole(workload, run.records)
     moved = [record for record in run.records if record.moves]
     assert moved
+    assert not any(record.failovers for record in moved)
     assert all(len(record.gpu_seconds_by_profile) == 2 for record in moved if record.moves == 1)
     assert {record.first_profile for record in moved} == {"wide"}
 

@@ -26,6 +26,7 @@ from paretoserve.sim.contenders import (
     of_mapping,
     of_policy,
 )
+from paretoserve.sim.report_means import Json
 from paretoserve.sim.search import BestMapping, Found
 from paretoserve.sim.world import DETECTION_S, STARTUP_S
 
@@ -106,6 +107,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="also find the highest load at which every tier is at 99%% and at 95%%",
     )
+    add(
+        "--compare",
+        nargs=2,
+        default=[],
+        metavar=("A", "B"),
+        help="the two to show side by side, at every load, by the names in the report; "
+        "default: each and the first",
+    )
     _add_faults(parser)
     add(
         "--out",
@@ -155,6 +164,7 @@ def run(options: argparse.Namespace) -> int:
         raise ConfigError(f"--baseline: {error}") from None
     except OSError as error:
         raise ConfigError(f"--out {options.out}: {error.strerror}") from None
+    _check_compared(options, contenders)
     bounds = _bounds(bench)
     statics = [bench.best_static(bound.goal, bound) for bound in bounds if _wants_static(options)]
     highest = _highest(bench, contenders, bounds, statics) if options.search else {}
@@ -174,6 +184,7 @@ def run(options: argparse.Namespace) -> int:
             startup_s=bench.setting.startup_s,
             detection_s=bench.setting.detection_s,
             slowdown=dict(bench.setting.slowdown),
+            compare=options.compare,
         ),
         bench.setting.deployment,
         bench.plan,
@@ -224,6 +235,14 @@ def _contenders(options: argparse.Namespace, setting: Setting) -> list[Contender
     return found
 
 
+def _check_compared(options: argparse.Namespace, contenders: Sequence[Contender]) -> None:
+    known = [contender.name for contender in contenders]
+    known += [BEST_STATIC] if _wants_static(options) else []
+    for name in options.compare:
+        if name not in known:
+            raise ConfigError(f"--compare: there is no {name!r} here, only {', '.join(known)}")
+
+
 def _bounds(bench: Bench) -> list[Bound]:
     try:
         return [bench.bound(goal) for goal in GOALS]
@@ -260,7 +279,7 @@ def _highest(
     return highest
 
 
-def _write(results: report.Json, folder: Path) -> None:
+def _write(results: Json, folder: Path) -> None:
     """Show the tables, and write them and the whole document."""
     console = Console()
     report_text.show(results, console if console.is_terminal else Console(width=WIDTH))

@@ -33,7 +33,8 @@ BASELINES = {
 @dataclass(frozen=True, slots=True)
 class Contender:
     """`policy` makes a fresh one for each router. Without `engine_priority` engines are first come
-    first served. `about` tells a reader what it does.
+    first served; a `blind` one looks at nothing of replicas but how many requests they hold.
+    `about` tells a reader what it does.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Contender:
     policy: Callable[[], Decides]
     fleet: Mapping[str, int]
     engine_priority: bool = True
+    blind: bool = False
 
 
 class Setting(NamedTuple):
@@ -90,6 +92,7 @@ def contend(
             detection_s=setting.detection_s,
             slowdown=setting.slowdown,
             goal=goal,
+            beats=not contender.blind,
         )
     )
 
@@ -131,6 +134,7 @@ def of_mapping(name: str, mapping: StaticMapping, setting: Setting) -> Contender
         mapping.name,
         lambda: baselines.static(mapping, tiers, profiles),
         mapping.fleet,
+        blind=True,
     )
 
 
@@ -142,13 +146,19 @@ def of_baseline(text: str, setting: Setting) -> Contender:
     """
     tiers, profiles = setting.deployment.tiers, setting.deployment.profiles
     kind, colon, rest = text.partition(":")
-    blind = {
+    simple = {
         "least-loaded": baselines.blind_least_loaded,
         "power-of-two": baselines.blind_power_of_two,
         "cheapest-feasible": baselines.cheapest_feasible,
     }
-    if kind in blind and not colon:
-        return Contender(text, BASELINES[kind], lambda: blind[kind](tiers, profiles), setting.fleet)
+    if kind in simple and not colon:
+        return Contender(
+            text,
+            BASELINES[kind],
+            lambda: simple[kind](tiers, profiles),
+            setting.fleet,
+            blind=kind != "cheapest-feasible",
+        )
     if kind in {"all", "priority"}:
         profile = _profile(text, rest, profiles)
         count = int(setting.gpus // profile.gpus)
@@ -162,6 +172,7 @@ def of_baseline(text: str, setting: Setting) -> Contender:
             lambda: baselines.one_profile(profile.name, tiers, profiles),
             {profile.name: count},
             engine_priority=kind == "priority",
+            blind=True,
         )
     if kind == "static":
         mapping = _mapping(rest, setting)

@@ -84,7 +84,8 @@ class Sequence:
         if self.step < 0:
             return 0
         made = 1 + int((step - self.step) * self.speed + _ROUNDING)
-        return min(made, self.job.output_tokens)
+        most = self.job.output_tokens
+        return min(most, made)
 
 
 @dataclass(slots=True)
@@ -140,5 +141,5 @@ class Load:
 
     def share(self, step: int, prefilled: int) -> Share:
         """As a report has it, `prefilled` prompt tokens into the present run of steps."""
-        kv_tokens = round(self.kv_tokens(step)) + prefilled
+        kv_tokens = round(self.kv_at_zero + self.growth * step) + prefilled
         return Share(self.running, self.waiting, self.waiting_tokens - prefilled, kv_tokens)

@@ -101,7 +101,7 @@ class _Simulation:
         made_at = replica.engine.stepped_at(now)
         for leg_id, made in replica.engine.progress(now):
             stream = legs.get(leg_id)
-            if stream is not None:
+            if stream is not None and stream.before + made > stream.told:
                 stream.tell(stream.before + made - stream.told, made_at)
 
     def fail(self, leg_id: str) -> None:
@@ -235,8 +235,9 @@ class _Simulation:
             self.hope.count(stream.record)
 
     def _beat(self) -> None:
-        for replica in self._replicas.values():
-            self.tell(replica)
+        if self._world.beats:
+            for replica in self._replicas.values():
+                self.tell(replica)
         for port in self.ports:
             if port.router.restless:
                 self._tick_at(port, self.loop.now)

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from paretoserve.app.config import load_deployment
-from paretoserve.sim.contenders import Contender, Setting, faults_of, of_baseline, of_policy
+from paretoserve.sim.contenders import (
+    Contender,
+    Setting,
+    contend,
+    faults_of,
+    of_baseline,
+    of_policy,
+)
+from paretoserve.sim.traces import TraceRequest
+from paretoserve.sim.workload import Share, build
 from paretoserve.sim.world import Change, Fault
 
 DEPLOYMENT = load_deployment(Path(__file__).parents[3] / "deployments/simulated")
@@ -47,3 +57,35 @@ def test_a_profile_that_is_larger_than_the_fleet_is_no_rival() -> None:
     small = Setting(DEPLOYMENT.model_copy(update={"profiles": profiles}), {"min-latency": 1})
     with pytest.raises(ValueError, match="a replica takes 99 of 8 GPUs"):
         of_baseline("all:max-throughput", small)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "least-loaded", "power-of-two", "all:max-throughput", "priority:max-throughput",
+        "static:premium>min-latency=1,pro+agent+standard+batch>max-throughput=2",
+    ],
+)  # fmt: skip
+def test_a_blind_baseline_need_not_hear_of_tokens_in_between(name: str) -> None:
+    """Not even where replicas are lost, or where a step is longer the more KV cache is held."""
+    profiles = tuple(
+        profile.model_copy(
+            update={"curve": profile.curve.model_copy(update={"kv_ms_per_1k_tokens": 0.01})}
+        )
+        for profile in DEPLOYMENT.profiles
+    )
+    deployment = DEPLOYMENT.model_copy(update={"profiles": profiles})
+    deaf = setting(faults=(LOST,), telemetry_s=0.3, routers=2)._replace(deployment=deployment)
+    contender = of_baseline(name, deaf)
+    assert contender.blind
+    trace = [TraceRequest(at / 40, 900 + at % 77, 60 + at % 55) for at in range(400)]
+    mix = [Share(tenant.name, tenant.tiers[0], 0.2) for tenant in DEPLOYMENT.tenants]
+    workload = build(trace, mix, context_tokens=32_768, duration_s=10.0)
+    runs = [contend(one, deaf, workload) for one in (contender, replace(contender, blind=False))]
+    assert runs[0].records == runs[1].records
+    assert any(record.moves for record in runs[0].records)
+
+
+def test_what_predicts_by_the_load_is_not_blind() -> None:
+    assert not of_baseline("cheapest-feasible", setting()).blind
+    assert not of_policy("p", DEPLOYMENT.policy, setting()).blind

@@ -256,8 +256,14 @@ def _wants_static(options: argparse.Namespace) -> bool:
 
 def _static_contender(statics: Sequence[BestMapping], setting: Setting) -> list[Contender]:
     """The mapping that is best at the first goal at which any is."""
-    found = [one.mapping for one in statics if one.mapping is not None]
-    return [of_mapping(BEST_STATIC, found[0], setting)] if found else []
+    mappings = (one.mapping for one in statics if one.mapping is not None)
+    found = [of_mapping(BEST_STATIC, mapping, setting) for mapping in mappings][:1]
+    try:
+        for contender in found:
+            faults_of(contender, setting)
+    except ValueError as error:
+        raise ConfigError(f"--fault: {error}") from None
+    return found
 
 
 def _highest(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import NamedTuple
 
 from paretoserve.domain.deployment import Deployment
@@ -17,7 +18,7 @@ from paretoserve.sim.mappings import StaticMapping
 from paretoserve.sim.records import Run
 from paretoserve.sim.simulation import simulate
 from paretoserve.sim.workload import Workload, tenants_of
-from paretoserve.sim.world import World
+from paretoserve.sim.world import DETECTION_S, STARTUP_S, Fault, World, fleet_ids
 
 BASELINES = {
     "all:PROFILE": "all nodes run one profile, least loaded",
@@ -32,7 +33,8 @@ BASELINES = {
 @dataclass(frozen=True, slots=True)
 class Contender:
     """`policy` makes a fresh one for each router. Without `engine_priority` engines are first come
-    first served. `about` tells a reader what it does.
+    first served; a `blind` one looks at nothing of replicas but how many requests they hold.
+    `about` tells a reader what it does.
     """
 
     name: str
@@ -40,16 +42,23 @@ class Contender:
     policy: Callable[[], Decides]
     fleet: Mapping[str, int]
     engine_priority: bool = True
+    blind: bool = False
 
 
 class Setting(NamedTuple):
-    """What is the same for every contender."""
+    """What is the same for every contender. `faults` name replicas of `fleet`; a contender with
+    another fleet has them at its replicas in the same places. The rest is as in `World`.
+    """
 
     deployment: Deployment
     fleet: Mapping[str, int]
     routers: int = 1
     telemetry_s: float = 0.0
     warmup_s: float = 0.0
+    faults: tuple[Fault, ...] = ()
+    startup_s: float = STARTUP_S
+    detection_s: float = DETECTION_S
+    slowdown: Mapping[str, float] = MappingProxyType({})
 
     @property
     def gpus(self) -> float:
@@ -60,7 +69,10 @@ class Setting(NamedTuple):
 def contend(
     contender: Contender, setting: Setting, workload: Workload, goal: float | None = None
 ) -> Run:
-    """Simulate one contender; with a `goal` the run is given up when it is out of reach."""
+    """Simulate one contender; with a `goal` the run is given up when it is out of reach.
+
+    Raises ValueError for a fault in a place where the contender has no replica.
+    """
     deployment = setting.deployment
     tiers = deployment.tiers if contender.engine_priority else tuple(map(_level, deployment.tiers))
     return simulate(
@@ -75,9 +87,28 @@ def contend(
             routers=setting.routers,
             telemetry_s=setting.telemetry_s,
             warmup_s=setting.warmup_s,
+            faults=faults_of(contender, setting),
+            startup_s=setting.startup_s,
+            detection_s=setting.detection_s,
+            slowdown=setting.slowdown,
             goal=goal,
+            beats=not contender.blind,
         )
     )
+
+
+def faults_of(contender: Contender, setting: Setting) -> list[Fault]:
+    """The setting's faults on the contender's replicas. Raises ValueError as `contend` does."""
+    theirs = fleet_ids(setting.fleet.items())
+    own = fleet_ids(contender.fleet.items())
+    places = [(fault, theirs.index(fault.replica_id)) for fault in setting.faults]
+    for fault, place in places:
+        if place >= len(own):
+            raise ValueError(
+                f"{contender.name} has {len(own)} replicas, none in the place of {fault.replica_id}"
+            )
+    same = contender.fleet == setting.fleet
+    return [f if same else f._replace(replica_id=own[place]) for f, place in places]
 
 
 def _level(tier: Tier) -> Tier:
@@ -103,31 +134,45 @@ def of_mapping(name: str, mapping: StaticMapping, setting: Setting) -> Contender
         mapping.name,
         lambda: baselines.static(mapping, tiers, profiles),
         mapping.fleet,
+        blind=True,
     )
 
 
 def of_baseline(text: str, setting: Setting) -> Contender:
-    """The baseline of a name as BASELINES has them, on as many GPUs as the fleet has.
+    """The baseline of a name as BASELINES has them, on as many of the fleet's GPUs as its nodes
+    can use; `about` says so where those are not all.
 
     Raises ValueError for a name that is none of them, naming what would be right.
     """
     tiers, profiles = setting.deployment.tiers, setting.deployment.profiles
     kind, colon, rest = text.partition(":")
-    blind = {
+    simple = {
         "least-loaded": baselines.blind_least_loaded,
         "power-of-two": baselines.blind_power_of_two,
         "cheapest-feasible": baselines.cheapest_feasible,
     }
-    if kind in blind and not colon:
-        return Contender(text, BASELINES[kind], lambda: blind[kind](tiers, profiles), setting.fleet)
-    if kind in {"all", "priority"}:
-        profile = _profile(text, rest, profiles)
+    if kind in simple and not colon:
         return Contender(
             text,
-            BASELINES[f"{kind}:PROFILE"],
+            BASELINES[kind],
+            lambda: simple[kind](tiers, profiles),
+            setting.fleet,
+            blind=kind != "cheapest-feasible",
+        )
+    if kind in {"all", "priority"}:
+        profile = _profile(text, rest, profiles)
+        count = int(setting.gpus // profile.gpus)
+        used = count * profile.gpus
+        if not count:
+            raise ValueError(f"{text!r}: a replica takes {profile.gpus:g} of {setting.gpus:g} GPUs")
+        short = f", on {used:g} of the {setting.gpus:g} GPUs" if used < setting.gpus else ""
+        return Contender(
+            text,
+            BASELINES[f"{kind}:PROFILE"] + short,
             lambda: baselines.one_profile(profile.name, tiers, profiles),
-            {profile.name: int(setting.gpus // profile.gpus)},
+            {profile.name: count},
             engine_priority=kind == "priority",
+            blind=True,
         )
     if kind == "static":
         mapping = _mapping(rest, setting)

@@ -45,7 +45,7 @@ class ModelledEngine:
         self.kv_total = int(arguments.get("kv_tokens") or limits.max_batch * limits.context_tokens)
         self._caching = bool(arguments.get("prefix_cache"))
         self._paces: dict[int, float] = {}
-        self._owners = owners
+        self.owners = owners
         self.fail(0.0)
 
     def __len__(self) -> int:
@@ -108,12 +108,14 @@ class ModelledEngine:
         sequence = self._known.get(request_id)
         return sequence.produced(self._step_at(now)) if sequence else 0
 
-    def progress(self, now: float) -> Iterator[tuple[str, int]]:
+    def progress(self, now: float) -> list[tuple[str, int]]:
         """The tokens that each sequence has had by `now`, of those that have had any."""
         step = self._step_at(now)
-        for request_id, sequence in self._known.items():
-            if sequence.step >= 0:
-                yield request_id, sequence.produced(step)
+        return [
+            (request_id, sequence.produced(step))
+            for request_id, sequence in self._known.items()
+            if sequence.step >= 0
+        ]
 
     def stepped_at(self, now: float) -> float:
         """When the last step that is done by `now` ended: the time of what `progress` tells."""
@@ -156,13 +158,14 @@ class ModelledEngine:
         self._aborting: list[Sequence] = []
         self._takes: list[tuple[Sequence, int]] = []
         self._all = Load()
-        self._by_owner = [Load() for _ in range(self._owners)]
+        # Of a single owner it is all, and need not be counted twice.
+        self._by_owner = [Load() for _ in range(self.owners)] if self.owners > 1 else [self._all]
         self._reserved = self._arrivals = self._step = 0
         self._steps: Steps | None = None
         self._at = now
 
-    def _loads(self, sequence: Sequence) -> tuple[Load, Load]:
-        return self._all, self._by_owner[sequence.job.owner]
+    def _loads(self, sequence: Sequence) -> tuple[Load, ...]:
+        return (self._all, self._by_owner[sequence.job.owner]) if self.owners > 1 else (self._all,)
 
     def _step_at(self, now: float) -> int:
         return self._step + (self._steps.done_by(now) if self._steps else 0)
@@ -206,9 +209,17 @@ class ModelledEngine:
         sequence.cached = min(known, sequence.job.prompt_tokens - 1)
         sequence.prompt_left -= sequence.cached
         self._reserved += sequence.reserved_tokens
-        self._prefilling.append(sequence)
+        self._queue_prompt(sequence)
         for load in self._loads(sequence):
             load.admit(sequence)
+
+    def _queue_prompt(self, sequence: Sequence) -> None:
+        """Behind the prompts that are begun, and before those of less priority that are not."""
+        queue, priority = self._prefilling, sequence.job.priority
+        at = len(queue)
+        while at and not queue[at - 1].begun and queue[at - 1].job.priority < priority:
+            at -= 1
+        queue.insert(at, sequence)
 
     def _take(self) -> tuple[int, float, int]:
         """Which prompts the next steps prefill: tokens per step, ms for those begun, how many steps.
@@ -231,8 +242,7 @@ class ModelledEngine:
 
     def _begins(self, sequence: Sequence) -> bool:
         """Whether its next chunk is the first, if that costs anything."""
-        begun = sequence.prompt_left + sequence.cached < sequence.job.prompt_tokens
-        return self._curve.prefill_ms > 0 and not begun
+        return self._curve.prefill_ms > 0 and not sequence.begun
 
     def _pace(self, prompt_tokens: int) -> tuple[float, float]:
         """Seconds of the next step, and by how much each further one is longer."""

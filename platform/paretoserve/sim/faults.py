@@ -11,6 +11,9 @@ from paretoserve.sim.port import Port
 from paretoserve.sim.replica import Replica
 from paretoserve.sim.world import Change, Fault, World
 
+EMPTY_LOOK_S = 0.1
+"""How often it is looked whether a drained replica can be started again."""
+
 
 class Streams(Protocol):
     """What faults need of the streams that a replica holds."""
@@ -65,9 +68,17 @@ class Faults:
         self._loop.at(self._loop.now + self._world.detection_s, self._notice, replica)
 
     def _start(self, replica: Replica) -> None:
-        """A lost one begins anew; whoever has not noticed that it was away does now."""
+        """A lost one begins anew, or a drained one that is empty; whoever has not noticed that it
+        was away does now.
+        """
         if replica.alive:
-            return
+            if replica.health is not Health.DRAINING:
+                return
+            if replica.tickets:
+                self._loop.at(self._loop.now + EMPTY_LOOK_S, self._start, replica)
+                return
+            replica.alive = False
+            replica.engine.fail(self._loop.now)
         self._notice(replica)
         replica.alive, replica.health = True, Health.STARTING
         self._loop.at(self._loop.now + self._world.startup_s, self._serve, replica)

@@ -2,8 +2,8 @@
 
 A pool is some nodes that run one profile for some tiers. `sensible` generates the mappings worth
 trying: tiers in the order of their tightness are cut into contiguous groups, tighter groups get
-profiles that are no slower, and every split of the nodes is tried. `fluid_rate` says how much a
-mapping could carry at best, so that the hopeless ones need no simulation.
+profiles that are no slower, and every split of the nodes is tried. `fluid_rate` says about how much a
+mapping carries, so that good ones are simulated first.
 """
 
 from __future__ import annotations
@@ -187,8 +187,9 @@ def fluid_rate(
     """Requests per second that the mapping carries without queueing or bursts: the least pool's.
 
     Streams of a pool share its steps, so the tightest of its tiers bounds the pace of all, and
-    prefill takes its share of the time. An estimate to rank and prune by: a pool that mixes
-    lengths or tiers unevenly over its nodes may do a little better or worse.
+    prefill takes its share of the time. An estimate to rank by: a pool that mixes lengths or tiers
+    unevenly over its nodes does a little better or worse, and one whose tier may be late by much
+    of the run does far better.
     """
     by_name = {profile.name: profile for profile in profiles}
     return min(

@@ -13,7 +13,9 @@ class Record:
     `tier` is what was asked for, `served_tier` what it was served as. `profile` is where it ended
     ("" when it was refused) and `first_profile` where it began. `rule` is the policy step that
     placed or refused it. `met` is about the targets of `tier`; a refused or unfinished one met
-    none. `gpu_seconds_by_profile` is what it was charged, moves included.
+    none. `in_contract` is whether it was promised its targets: what exceeds a contract or a quota
+    is not, served at a fallback or refused. `gpu_seconds_by_profile` is what it was charged, moves
+    included.
     """
 
     request_id: str
@@ -30,6 +32,8 @@ class Record:
     """The reason word of the error it was refused with, or ""."""
     held_ms: float = 0.0
     moves: int = 0
+    failovers: int = 0
+    """Of its moves, those because a replica failed; the others are because it would be late."""
     cached_tokens: int = 0
     output_tokens: int = 0
     ttft_ms: float | None = None

@@ -69,5 +69,5 @@ class Replica:
             observed_at=now,
             tightest_tpot_ms=min(self.promises, default=math.inf),
             guests=self.guests,
-            own=engine.load(now, owner),
+            own=load if engine.owners == 1 else engine.load(now, owner),
         )

@@ -5,31 +5,27 @@ docs/simulator.md describes the keys. They are stable: what is added later gets 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 
 from paretoserve.domain.deployment import Deployment
 from paretoserve.sim.bound import Bound
 from paretoserve.sim.plan import Plan
+from paretoserve.sim.report_means import Json, by_load, comparisons, interval
 from paretoserve.sim.search import BestMapping, Found
-from paretoserve.sim.statistics import (
-    Interval,
-    Quantiles,
-    Share,
-    mean_interval,
-    paired_interval,
-)
+from paretoserve.sim.statistics import Quantiles, Share
 from paretoserve.sim.summary import Attainment, Summary, TierSummary
+from paretoserve.sim.world import DETECTION_S, STARTUP_S, Fault
 
 SCHEMA = 1
-Json = dict[str, Any]
-Figure = Callable[[Summary], float | None]
 
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """What was simulated. `base_rate` is requests per second at a load of 1."""
+    """What was simulated. `base_rate` is requests per second at a load of 1. What goes wrong is as
+    in the simulated world.
+    """
 
     deployment: str
     trace: str
@@ -40,6 +36,12 @@ class Inputs:
     seeds: Sequence[int]
     telemetry_s: float
     routers: int
+    faults: Sequence[Fault] = ()
+    startup_s: float = STARTUP_S
+    detection_s: float = DETECTION_S
+    slowdown: Mapping[str, float] = field(default_factory=dict)
+    compare: Sequence[str] = ()
+    """The two of the policies that tables set side by side; each and the first, where it is empty."""
 
 
 def document(
@@ -53,8 +55,8 @@ def document(
     bounds: Iterable[Bound],
     statics: Mapping[float, BestMapping],
 ) -> Json:
-    """Everything that was found. `abouts` is what each policy and baseline does, by name; each but
-    the first is compared with the first. `highest` is by name too, `statics` by goal.
+    """Everything that was found. `abouts` is what each policy and baseline does, by name.
+    `highest` is by name too, `statics` by goal.
     """
     runs = sorted(summaries, key=lambda run: (run.load, run.seed))
     policies = list(abouts)
@@ -64,8 +66,8 @@ def document(
         "inputs": _inputs(inputs, deployment, plan),
         "policies": [{"name": name, "about": about} for name, about in abouts.items()],
         "runs": [_run(run) for run in runs],
-        "by_load": _by_load(policies, runs),
-        "comparisons": _comparisons(policies, runs),
+        "by_load": by_load(policies, runs),
+        "comparisons": comparisons(policies, runs),
         "highest_loads": [_found(name, one) for name, found in highest.items() for one in found],
         "bounds": [_bound(bound, inputs.base_rate) for bound in bounds],
         "best_static": [_static(goal, found) for goal, found in statics.items()],
@@ -75,6 +77,10 @@ def document(
 def _inputs(inputs: Inputs, deployment: Deployment, plan: Plan) -> Json:
     return {
         **asdict(inputs),
+        "faults": [
+            {"at_s": f.at_s, "replica": f.replica_id, "change": f.change, "factor": f.factor}
+            for f in inputs.faults
+        ],
         "compress": plan.compress,
         "duration_s": plan.duration_s,
         "warmup_s": plan.warmup_s,
@@ -107,9 +113,9 @@ def _run(run: Summary) -> Json:
         "gpu_seconds_per_1000_met": run.gpu_seconds_per_1000_met,
         "moves": run.moves,
         "rules": dict(run.rules),
+        "held_rules": dict(run.held_rules),
         "refusals": dict(run.refusals),
         "decisions": run.decisions,
-        "wall_s": run.wall_s,
         "tiers": [_tier(tier) for tier in run.tiers.values()],
         "tenants": [
             {"tenant": tenant, "tier": tier, **_attainment(attainment)}
@@ -136,6 +142,8 @@ def _tier(tier: TierSummary) -> Json:
         "unfinished": tier.unfinished,
         "moves": tier.moves,
         "moved": tier.moved,
+        "failovers": tier.failovers,
+        "held_placed": tier.held_placed,
         "output_tokens": tier.output_tokens,
     }
 
@@ -149,132 +157,11 @@ def _attainment(attainment: Attainment) -> Json:
 
 
 def _share(share: Share) -> Json:
-    return {"met": share.met, "of": share.total, **_interval(share.interval)}
-
-
-def _interval(interval: Interval | None) -> Json:
-    if interval is None:
-        return {"value": None, "low": None, "high": None}
-    return {"value": interval.value, "low": interval.low, "high": interval.high}
+    return {"met": share.met, "of": share.total, **interval(share.interval)}
 
 
 def _quantiles(found: Quantiles | None) -> Json | None:
     return asdict(found) if found else None
-
-
-def _by_load(policies: Sequence[str], runs: Sequence[Summary]) -> list[Json]:
-    """The means over seeds, with Student's interval."""
-    points = []
-    for policy in policies:
-        own = [run for run in runs if run.policy == policy]
-        for load in dict.fromkeys(run.load for run in own):
-            same = [run for run in own if run.load == load]
-            points.append({"policy": policy, "load": load, **_means(same)})
-    return points
-
-
-def _means(runs: Sequence[Summary]) -> Json:
-    return {
-        "seeds": [run.seed for run in runs],
-        "offered_rate": _mean(runs, lambda run: run.offered_rate),
-        "stopped_early": any(run.stopped_early for run in runs),
-        "goodput": _mean(runs, lambda run: run.goodput),
-        "gpu_seconds_per_1000_met": _mean(runs, lambda run: run.gpu_seconds_per_1000_met),
-        "worst_tier": _mean(runs, lambda run: run.worst[1] if run.worst else None),
-        "rules": _total(run.rules for run in runs),
-        "tiers": [_tier_means(tier, runs) for tier in _tiers(runs)],
-    }
-
-
-def _tier_means(tier: str, runs: Sequence[Summary]) -> Json:
-    own = [run.tiers[tier] for run in runs if tier in run.tiers]
-    return {
-        "tier": tier,
-        "attainment": _mean(runs, attained(tier)),
-        "gpu_seconds_per_1000_met": _mean(runs, spent(tier)),
-        "profiles": _total(one.profiles for one in own),
-        "gpu_seconds_by_profile": _total(one.gpu_seconds_by_profile for one in own),
-        "requests": sum(one.attainment.all.total for one in own),
-    }
-
-
-def _comparisons(policies: Sequence[str], runs: Sequence[Summary]) -> list[Json]:
-    """The first policy and each other one, on the loads and seeds that both have."""
-    by_key = {(run.policy, run.load, run.seed): run for run in runs}
-    compared = []
-    for other in policies[1:]:
-        for load in dict.fromkeys(run.load for run in runs):
-            seeds = [
-                seed
-                for seed in dict.fromkeys(run.seed for run in runs)
-                if (policies[0], load, seed) in by_key and (other, load, seed) in by_key
-            ]
-            if seeds:
-                pairs = [
-                    (by_key[policies[0], load, seed], by_key[other, load, seed]) for seed in seeds
-                ]
-                compared.append(
-                    {"first": policies[0], "second": other, "load": load, "seeds": seeds}
-                    | _compared(pairs)
-                )
-    return compared
-
-
-def _compared(pairs: Sequence[tuple[Summary, Summary]]) -> Json:
-    tiers = _tiers([run for pair in pairs for run in pair])
-    return {
-        "goodput": _pair(pairs, lambda run: run.goodput),
-        "gpu_seconds_per_1000_met": _pair(pairs, lambda run: run.gpu_seconds_per_1000_met),
-        "tiers": [
-            {
-                "tier": tier,
-                "attainment": _pair(pairs, attained(tier)),
-                "gpu_seconds_per_1000_met": _pair(pairs, spent(tier)),
-            }
-            for tier in tiers
-        ],
-    }
-
-
-def _pair(pairs: Sequence[tuple[Summary, Summary]], figure: Figure) -> Json:
-    """Both means and the mean of `second - first`, of the seeds where both have the figure."""
-    known = [
-        (a, b)
-        for first, second in pairs
-        if (a := figure(first)) is not None and (b := figure(second)) is not None
-    ]
-    firsts, seconds = [a for a, _ in known], [b for _, b in known]
-    return {
-        "first": _interval(mean_interval(firsts)),
-        "second": _interval(mean_interval(seconds)),
-        "difference": _interval(paired_interval(firsts, seconds)),
-    }
-
-
-def attained(tier: str) -> Figure:
-    """The attainment of a tier's in-contract requests."""
-    return lambda run: run.tiers[tier].attainment.in_contract.value if tier in run.tiers else None
-
-
-def spent(tier: str) -> Figure:
-    """The GPU-seconds of a tier per 1,000 requests that met their targets."""
-    return lambda run: run.tiers[tier].gpu_seconds_per_1000_met if tier in run.tiers else None
-
-
-def _mean(runs: Sequence[Summary], figure: Figure) -> Json:
-    return _interval(mean_interval([f for run in runs if (f := figure(run)) is not None]))
-
-
-def _tiers(runs: Sequence[Summary]) -> list[str]:
-    return sorted({tier for run in runs for tier in run.tiers})
-
-
-def _total(counts: Iterable[Mapping[str, float]]) -> dict[str, float]:
-    total: dict[str, float] = {}
-    for one in counts:
-        for word, count in one.items():
-            total[word] = total.get(word, 0) + count
-    return dict(sorted(total.items(), key=lambda item: (-item[1], item[0])))
 
 
 def _found(policy: str, found: Found) -> Json:
@@ -290,12 +177,25 @@ def _found(policy: str, found: Found) -> Json:
 
 
 def _bound(bound: Bound, base_rate: float) -> Json:
+    sure, run_sure = interval(bound.interval), interval(bound.run_interval)
     return {
         "goal": bound.goal,
-        "rate": bound.rate,
-        "load": bound.rate / base_rate,
-        "gpu_seconds": dict(bound.gpu_seconds),
+        "rate": _finite(bound.rate),
+        "load": _finite(bound.rate / base_rate),
+        "low": sure["low"],
+        "high": sure["high"],
+        "run_rate": _finite(bound.run_rate),
+        "run_load": _finite(bound.run_rate / base_rate),
+        "run_low": run_sure["low"],
+        "run_high": run_sure["high"],
+        "gpu_seconds": {tier: _finite(cost) for tier, cost in bound.gpu_seconds.items()},
+        "hopeless": list(bound.hopeless),
+        "promised": bound.promised,
     }
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
 
 
 def _static(goal: float, found: BestMapping) -> Json:

@@ -7,7 +7,7 @@ from html import escape
 
 from paretoserve.sim import report_svg as svg
 from paretoserve.sim.report_cells import Cell, Figures, Table, names
-from paretoserve.sim.report_tables import focus, heading, tables
+from paretoserve.sim.report_tables import at_load, focus, heading, loads, overview
 
 OFFERED = "offered, requests/s"
 REFUSED = svg.SERIES - 1
@@ -33,6 +33,7 @@ body{{background:var(--paper);color:var(--ink);font:15px/1.5 system-ui,sans-seri
 max-width:1180px;margin:2rem auto;padding:0 1rem}}
 h1{{font-size:1.6rem;margin:0 0 .5rem}} h2{{font-size:1.15rem;margin:2.2rem 0 .3rem}}
 h3{{font-size:.95rem;margin:0 0 .2rem;font-weight:600}}
+summary{{font-size:1.15rem;font-weight:600;margin:2rem 0 .3rem;cursor:pointer}}
 p{{margin:.2rem 0}} .note{{color:var(--soft);font-size:.87rem}}
 .warn{{border-left:4px solid var(--s1);padding-left:.6rem;font-weight:600}}
 .grid{{display:grid;grid-template-columns:repeat(auto-fill,minmax(340px,1fr));gap:1.2rem;
@@ -64,13 +65,22 @@ def page(report: Figures) -> str:
     *what, last = heading(report)
     lines = [f"<p>{escape(line)}</p>" for line in what]
     lines.append(f'<p class="{"warn" if report["emulated"] else ""}">{escape(last)}</p>')
-    parts = (*lines, *_pictures(report), *map(_table, tables(report)))
+    parts = (*lines, *_pictures(report), *map(_table, overview(report)), *_at_loads(report))
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
         f"<title>Paretoserve simulation</title><style>{STYLE}</style></head><body>"
         f"<h1>Policies judged by simulation</h1>{''.join(parts)}</body></html>\n"
     )
+
+
+def _at_loads(report: Figures) -> list[str]:
+    """Every load in detail, the one in focus unfolded."""
+    return [
+        f"<details{' open' if load == focus(report) else ''}><summary>Load {load:g} in detail"
+        f"</summary>{''.join(map(_table, at_load(report, load)))}</details>"
+        for load in loads(report)
+    ]
 
 
 def _pictures(report: Figures) -> list[str]:
@@ -88,7 +98,8 @@ def _highest(report: Figures) -> str:
     drawn = "".join(_highest_at(report, goal) for goal in goals)
     return _section(
         "Highest load",
-        "Requests per second with every tier at the goal. Dashed: the upper bound.",
+        "Requests per second with every tier at the goal. Dashed: what no policy sustains for ever, "
+        "and, to the right, what none can exceed in a run as short as these.",
         f'<div class="grid pair">{drawn}</div>',
     )
 
@@ -99,9 +110,12 @@ def _highest_at(report: Figures, goal: float) -> str:
         for found in report["highest_loads"]
         if found["goal"] == goal
     ]
-    bound = next((one["rate"] for one in report["bounds"] if one["goal"] == goal), None)
-    title = f"every tier at {100 * goal:g}% or more" + (f"; bound {bound:,.0f}/s" if bound else "")
-    return _picture(title, svg.bars(rows, unit="/s", mark=bound))
+    bounds = [one for one in report["bounds"] if one["goal"] == goal and one["rate"]]
+    marks = [bound[key] for bound in bounds for key in ("rate", "run_rate") if bound[key]]
+    title = f"every tier at {100 * goal:g}% or more"
+    if marks:
+        title += f"; bounds {' and '.join(f'{mark:,.0f}' for mark in marks)}/s"
+    return _picture(title, svg.bars(rows, unit="/s", marks=marks))
 
 
 def _against_load(report: Figures) -> str:

@@ -122,12 +122,12 @@ def stacked(rows: Sequence[tuple[str, Sequence[tuple[str, int, float]]]]) -> str
 
 
 def bars(
-    rows: Sequence[tuple[str, int, float | None]], *, unit: str, mark: float | None = None
+    rows: Sequence[tuple[str, int, float | None]], *, unit: str, marks: Sequence[float] = ()
 ) -> str:
-    """One bar per row, (label, series, value); `mark` draws a dashed line across all."""
+    """One bar per row, (label, series, value); `marks` are dashed lines across all."""
     width = BARS_WIDTH
     values = [value for *_, value in rows if value is not None]
-    most = max((*values, mark or 0.0), default=0.0) or 1.0
+    most = max((*values, *marks), default=0.0) or 1.0
     room = width - LABEL - VALUE
     parts = []
     for at, (label, series, value) in enumerate(rows):
@@ -140,7 +140,7 @@ def bars(
         said = "none" if value is None else f"{value:,.0f} {unit}"
         parts.append(_text(LABEL + wide + 6, top + 12, said, "start"))
     height = len(rows) * ROW + 6
-    if mark:
+    for mark in marks:
         x = LABEL + mark / most * room
         parts.append(_path(((x, 0), (x, height)), "goal"))
     return _svg(width, height, parts, unit)

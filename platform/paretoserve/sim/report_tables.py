@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from paretoserve.sim.report_cells import (
     Cell,
@@ -16,16 +16,49 @@ from paretoserve.sim.report_cells import (
     signed,
 )
 from paretoserve.sim.report_detail import details
+from paretoserve.sim.report_limits import about_bounds, highest_loads
+
+MOST_TENANTS = 20
+"""Rows of the tenants' table for each policy."""
 
 
 def tables(report: Figures) -> list[Table]:
-    """Every table that has a row."""
-    load = focus(report)
-    found = [highest_loads(report), attainment(report)]
+    """The terminal's: every load in short, one load in detail. Only tables that have a row."""
+    load, pair = focus(report), report["inputs"]["compare"]
+    found = overview(report)
     if load is not None:
         found += details(report, load)
-        found += [compared(report, one) for one in report["comparisons"] if one["load"] == load]
+        found += [
+            compared(report, one)
+            for one in report["comparisons"]
+            if (_names_of(one) == set(pair) if pair else _first_at(report, one, load))
+        ]
     return [table for table in found if table.rows]
+
+
+def overview(report: Figures) -> list[Table]:
+    """The tables about all loads together."""
+    found = [highest_loads(report), attainment(report), tenants(report)]
+    return [table for table in found if table.rows]
+
+
+def at_load(report: Figures, load: float) -> list[Table]:
+    """Every table about a load, with every two policies side by side."""
+    pairs = [compared(report, one) for one in report["comparisons"] if one["load"] == load]
+    return [table for table in (*details(report, load), *pairs) if table.rows]
+
+
+def loads(report: Figures) -> list[float]:
+    """The loads that were asked for."""
+    return list(dict.fromkeys(point["load"] for point in report["by_load"]))
+
+
+def _names_of(comparison: Figures) -> set[str]:
+    return {comparison["first"], comparison["second"]}
+
+
+def _first_at(report: Figures, comparison: Figures, load: float) -> bool:
+    return comparison["load"] == load and names(report)[0] in _names_of(comparison)
 
 
 def focus(report: Figures) -> float | None:
@@ -62,46 +95,34 @@ def heading(report: Figures) -> list[str]:
         f"state up to {inputs['telemetry_s']:g} s old."
     )
     lines = [what, how, f"Profiles: {', '.join(profiles)}."]
+    if wrong := _went_wrong(inputs):
+        lines.append(f"{wrong}.")
     lines += [f"{policy['name']}: {policy['about']}." for policy in report["policies"]]
     lines += [
         f"Best static mapping at {percent(one['goal'], 0)}: {one['mapping'] or 'none'} "
         f"(of {one['mappings']}; {one['runs']} runs of single pools)."
         for one in report["best_static"]
     ]
+    lines += about_bounds(report)
     if report["emulated"]:
         lines.append("EMULATED: engines are modelled by latency curves; nothing ran on a GPU.")
     return lines
 
 
-def highest_loads(report: Figures) -> Table:
-    first = {
-        found["goal"]: found["rate"]
-        for found in reversed(report["highest_loads"])
-        if found["policy"] == names(report)[0]
-    }
-    rows = [
-        row(
-            found["policy"], f"{percent(found['goal'], 0)}", number(found["load"], 2),
-            number(found["rate"], 0), _ratio(found["rate"], first.get(found["goal"])),
-            found["limit"] or "-", _fleet(found["replicas"]), str(len(found["runs"])),
+def _went_wrong(inputs: Figures) -> str:
+    """Slow profiles and faults, in words."""
+    said = [f"{profile} takes {by:g} times its curve" for profile, by in inputs["slowdown"].items()]
+    said += [
+        f"{fault['replica']} {fault['change']} at {fault['at_s']:g} s"
+        + (f" by {fault['factor']:g}" if fault["change"] == "slowed" else "")
+        for fault in inputs["faults"]
+    ]
+    if inputs["faults"]:
+        said.append(
+            f"a loss is noticed after {inputs['detection_s']:g} s and a start takes "
+            f"{inputs['startup_s']:g} s"
         )
-        for found in report["highest_loads"]
-    ]  # fmt: skip
-    rows += [
-        row(
-            "upper bound", f"{percent(bound['goal'], 0)}", number(bound["load"], 2),
-            number(bound["rate"], 0), _ratio(bound["rate"], first.get(bound["goal"])),
-            "-", "any", "-",
-        )
-        for bound in report["bounds"]
-    ]  # fmt: skip
-    return Table(
-        "The highest load with every tier at the goal",
-        "in-contract requests; each load passed with two seeds; limit: the tier that failed next",
-        ("policy", "goal", "load", "requests/s", "over first", "limit", "fleet", "runs"),
-        tuple(rows) if report["highest_loads"] else (),
-        left=(0, 5, 6),
-    )
+    return "; ".join(said)
 
 
 def attainment(report: Figures) -> Table:
@@ -129,6 +150,75 @@ def attainment(report: Figures) -> Table:
 
 def _attained(tier: Figures | None, promised: float) -> Cell:
     return judged(tier["attainment"]["value"] if tier else None, promised)
+
+
+def tenants(report: Figures) -> Table:
+    """A row for each policy, tenant and tier, a column for each load."""
+    promised = {tier["name"]: tier["percentile"] for tier in report["inputs"]["tiers"]}
+    rows, most = [], 0
+    for policy in names(report):
+        found = _by_tenant(report, policy)
+        most = max(most, len(found))
+        worst = sorted(found, key=lambda key: _least(found[key]))[:MOST_TENANTS]
+        rows += [
+            (
+                *row(policy, tenant, tier),
+                *(
+                    _tenant_at(found[tenant, tier].get(load), promised[tier])
+                    for load in loads(report)
+                ),
+                *_over_contract(found[tenant, tier].values()),
+            )
+            for tenant, tier in sorted(worst)
+        ]
+    shown = f"; the {MOST_TENANTS} that got least of {most}, results.json has all"
+    return Table(
+        "Attainment by tenant and load",
+        "of what contracts cover; means over seeds, ± half of the 95% interval"
+        + (shown if most > MOST_TENANTS else ""),
+        (
+            "policy",
+            "tenant",
+            "tier",
+            *(f"load {load:g}" for load in loads(report)),
+            "over contract",
+            "met",
+        ),
+        tuple(rows),
+        left=(0, 1, 2),
+    )
+
+
+def _by_tenant(report: Figures, policy: str) -> dict[tuple[str, str], dict[float, Figures]]:
+    found: dict[tuple[str, str], dict[float, Figures]] = {}
+    for point in report["by_load"]:
+        if point["policy"] == policy:
+            for tenant in point["tenants"]:
+                key = tenant["tenant"], tenant["tier"]
+                found.setdefault(key, {})[point["load"]] = tenant
+    return found
+
+
+def _least(at_loads: Mapping[float, Figures]) -> float:
+    values = [one["attainment"]["value"] for one in at_loads.values()]
+    return min((value for value in values if value is not None), default=1.0)
+
+
+def _tenant_at(tenant: Figures | None, promised: float) -> Cell:
+    if tenant is None:
+        return Cell("-")
+    found = tenant["attainment"]
+    cell = judged(found["value"], promised)
+    half = "" if found["low"] is None else f" ±{100 * (found['value'] - found['low']):.2f}"
+    return Cell(cell.text + half, cell.bad)
+
+
+def _over_contract(at_loads: Iterable[Figures]) -> tuple[Cell, ...]:
+    """How many requests exceeded a contract, at all loads, and the share of them that was met."""
+    parts = [(one["over_contract_requests"], one["over_contract"]["value"]) for one in at_loads]
+    over = sum(count for count, _ in parts)
+    met = sum(count * share for count, share in parts if share is not None)
+    return row(str(over) if over else "-", percent(met / over if over else None))
 
 
 def compared(report: Figures, one: Figures) -> Table:
@@ -180,6 +270,8 @@ def _span(interval: Figures, scale: float, digits: int) -> str:
 
 def _verdict(difference: Figures) -> str:
     """Whether an interval leaves zero out; one seed says nothing."""
+    if difference["value"] is None:
+        return "-"
     if difference["low"] is None:
         return "one seed"
     return "yes" if difference["low"] > 0 or difference["high"] < 0 else "not shown"
@@ -187,11 +279,3 @@ def _verdict(difference: Figures) -> str:
 
 def _named(tiers: Sequence[Figures], name: str) -> Figures | None:
     return next((tier for tier in tiers if tier["tier"] == name), None)
-
-
-def _fleet(replicas: Mapping[str, int] | None) -> str:
-    return " + ".join(f"{n} {name}" for name, n in (replicas or {}).items()) or "-"
-
-
-def _ratio(rate: float, first: float | None) -> str:
-    return f"{rate / first:.2f}" if first else "-"

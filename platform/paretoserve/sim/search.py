@@ -2,16 +2,17 @@
 
 Attainment need not fall with load: a burst may meet a free node at one load and a busy one at
 another. What is looked for is the upper end of one passing range: from a load that passes, loads
-are doubled until one fails (from one that fails, halved until one passes), then the gap between
-the two is halved on a logarithmic scale. The load found must pass with a second seed too; while it
-does not, it is lowered by the resolution until one passes with both. So a passing load above a
-failing one is not looked for, and a failing load between two passing ones that were tried would
-be missed.
+are doubled until one fails or the most passes (from one that fails, halved until one passes), then
+the gap between the two is halved on a logarithmic scale. The load found must pass with a second
+seed too; while it does not, it is lowered by the resolution until one passes with both. So a
+passing load above a failing one is not looked for, and a failing load between two passing ones that
+were tried would be missed.
 """
 
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -23,9 +24,6 @@ RESOLUTION = 0.03
 """The load found is within this share of the least load seen to fail."""
 LEAST_SHARE = 1 / 64
 """Loads below this share of the first one are not tried."""
-FLUID_SLACK = 1.15
-"""A mapping is not tried when this times its fluid estimate is below what another carries."""
-
 RunAt = Callable[[float, int, float], Run]
 """(load, seed, goal) -> run; it may stop early once `goal` cannot be reached."""
 
@@ -90,7 +88,7 @@ def highest_load(
     most: float,
     seeds: tuple[int, int] = (1, 2),
 ) -> Found:
-    """Search from the load `first`. Loads above `most` are taken to fail without a run.
+    """Search from the load `first`, up to `most`.
 
     Raises ValueError for a `first` that is not positive.
     """
@@ -110,14 +108,15 @@ def highest_load(
 def _bracket(
     trials: _Trials, first: float, least: float, most: float, seed: int
 ) -> tuple[float, float]:
-    """A passing load (0 for none) and a failing one above it."""
+    """A passing load (0 for none) and a failing one above it, the same where `most` passes."""
     load = min(first, most)
     if trials.passes(load, seed):
-        while 2 * load <= most:
-            if not trials.passes(2 * load, seed):
-                return load, 2 * load
-            load *= 2
-        return load, max(load, most)
+        while load < most:
+            higher = min(2 * load, most)
+            if not trials.passes(higher, seed):
+                return load, higher
+            load = higher
+        return load, load
     while load / 2 >= least:
         load /= 2
         if trials.passes(load, seed):
@@ -158,19 +157,22 @@ class BestMapping:
 def best_mapping(
     candidates: Iterable[tuple[StaticMapping, float]],
     passes: Callable[[Pool, float], bool],
+    most: Callable[[Pool], float],
     loads: Sequence[float],
 ) -> BestMapping:
     """The best of mappings that come with the load that each carries by the fluid estimate.
 
     Pools do not touch each other, so a mapping carries a load if each of its pools does: `passes`
     simulates one pool with its own tiers' requests, once for all mappings that have it. `loads`
-    rise; a pool that passes one is taken to pass those below. Mappings are tried from the highest
-    estimate down, and those whose estimate is far below the best one's load are not tried at all.
+    rise; a pool that passes one is taken to pass those below, and none passes above its `most`.
+    Mappings are tried from the highest estimate down, so that a good one is found early; left out
+    are those with a pool of which it is known, by its `most` or by a run, that it does not carry
+    more than the best one.
     """
     ranked = sorted(candidates, key=lambda pair: (-pair[1], pair[0].name))
-    pools, best, level = _Pools(passes, loads), None, -1
-    for mapping, fluid in ranked:
-        if level + 1 == len(loads) or fluid * FLUID_SLACK < loads[level + 1]:
+    pools, best, level = _Pools(passes, most, loads), None, -1
+    for mapping, _ in ranked:
+        if level + 1 == len(loads):
             break
         if pools.carry(mapping, level + 1):
             best, level = mapping, pools.highest(mapping, level + 1)
@@ -180,20 +182,32 @@ def best_mapping(
 class _Pools:
     """What is known of each pool: the highest level (of `loads`) it passed, the lowest it failed."""
 
-    def __init__(self, passes: Callable[[Pool, float], bool], loads: Sequence[float]) -> None:
-        self._passes, self._loads = passes, loads
+    def __init__(
+        self,
+        passes: Callable[[Pool, float], bool],
+        most: Callable[[Pool], float],
+        loads: Sequence[float],
+    ) -> None:
+        self._passes, self._most, self._loads = passes, most, loads
         self._passed: dict[Pool, int] = {}
         self._failed: dict[Pool, int] = {}
         self.runs = 0
 
     def carry(self, mapping: StaticMapping, level: int) -> bool:
-        """Whether every pool passes at a level; those that are known to fail are asked first."""
-        pools = sorted(mapping.pools, key=lambda pool: self._failed.get(pool, len(self._loads)))
-        return all(self._carries(pool, level) for pool in pools)
+        """Whether every pool passes at a level; those that are likeliest to fail are asked first."""
+        if not all(level < self._failing(pool) for pool in mapping.pools):
+            return False
+        return all(self._carries(pool, level) for pool in sorted(mapping.pools, key=self._most))
+
+    def _failing(self, pool: Pool) -> int:
+        """The lowest level that it is known to fail; the number of levels where none is."""
+        if pool not in self._failed:
+            self._failed[pool] = bisect_right(self._loads, self._most(pool))
+        return self._failed[pool]
 
     def highest(self, mapping: StaticMapping, passing: int) -> int:
         """The highest level at which every pool passes, from a passing one up."""
-        failing = min(self._failed.get(pool, len(self._loads)) for pool in mapping.pools)
+        failing = min(map(self._failing, mapping.pools))
         while failing - passing > 1:
             middle = (passing + failing) // 2
             if self.carry(mapping, middle):
@@ -205,7 +219,7 @@ class _Pools:
     def _carries(self, pool: Pool, level: int) -> bool:
         if level <= self._passed.get(pool, -1):
             return True
-        if level >= self._failed.get(pool, len(self._loads)):
+        if level >= self._failing(pool):
             return False
         self.runs += 1
         passed = self._passes(pool, self._loads[level])

@@ -68,6 +68,11 @@ class Sequence:
         """KV tokens it may come to hold."""
         return self.job.prompt_tokens + self.job.max_tokens
 
+    @property
+    def begun(self) -> bool:
+        """Whether some of its prompt has been prefilled."""
+        return self.prompt_left + self.cached < self.job.prompt_tokens
+
     def begin(self, step: int) -> None:
         """Its first token came with the end of `step`; from then on the rest does."""
         self.step = step
@@ -79,7 +84,8 @@ class Sequence:
         if self.step < 0:
             return 0
         made = 1 + int((step - self.step) * self.speed + _ROUNDING)
-        return min(made, self.job.output_tokens)
+        most = self.job.output_tokens
+        return min(most, made)
 
 
 @dataclass(slots=True)
@@ -135,5 +141,5 @@ class Load:
 
     def share(self, step: int, prefilled: int) -> Share:
         """As a report has it, `prefilled` prompt tokens into the present run of steps."""
-        kv_tokens = round(self.kv_tokens(step)) + prefilled
+        kv_tokens = round(self.kv_at_zero + self.growth * step) + prefilled
         return Share(self.running, self.waiting, self.waiting_tokens - prefilled, kv_tokens)

@@ -14,7 +14,7 @@ import time
 import zlib
 from collections import Counter
 
-from paretoserve.domain.errors import ContextTooLong, QueueFull
+from paretoserve.domain.errors import ContextTooLong, QueueFull, QuotaExceeded
 from paretoserve.domain.request import Request
 from paretoserve.placement.router import Answer, Placed, Refused
 from paretoserve.sim.engine import ModelledEngine
@@ -101,12 +101,13 @@ class _Simulation:
         made_at = replica.engine.stepped_at(now)
         for leg_id, made in replica.engine.progress(now):
             stream = legs.get(leg_id)
-            if stream is not None:
+            if stream is not None and stream.before + made > stream.told:
                 stream.tell(stream.before + made - stream.told, made_at)
 
     def fail(self, leg_id: str) -> None:
         """A leg's replica cannot serve it: its router says what becomes of the stream."""
         stream = self._legs[leg_id]
+        stream.failed = True
         answer = stream.port.router.failed(stream.request_id, self.loop.now)
         self._leave(stream)
         self._follow(stream, answer)
@@ -162,6 +163,7 @@ class _Simulation:
         elif isinstance(answer, Refused):
             record.refused = refusal_reason(answer.decision, answer.error)
             record.rule = answer.decision.rule if answer.decision else record.refused
+            record.in_contract = request.in_contract and record.refused != QuotaExceeded.reason
             record.output_tokens = stream.told
             self._close(stream)
 
@@ -233,8 +235,9 @@ class _Simulation:
             self.hope.count(stream.record)
 
     def _beat(self) -> None:
-        for replica in self._replicas.values():
-            self.tell(replica)
+        if self._world.beats:
+            for replica in self._replicas.values():
+                self.tell(replica)
         for port in self.ports:
             if port.router.restless:
                 self._tick_at(port, self.loop.now)

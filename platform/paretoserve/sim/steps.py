@@ -12,7 +12,7 @@ class Steps:
     by the same tokens in each. `prompt_tokens` is what each prefills.
     """
 
-    __slots__ = ("count", "end", "first", "prompt_tokens", "slope", "start")
+    __slots__ = ("_asked", "_done", "count", "end", "first", "prompt_tokens", "slope", "start")
 
     def __init__(
         self, start: float, first: float, slope: float, count: int, prompt_tokens: int
@@ -23,15 +23,22 @@ class Steps:
         self.count = count
         self.prompt_tokens = prompt_tokens
         self.end = self.end_of(count)
+        self._asked, self._done = -math.inf, 0
 
     def end_of(self, count: int) -> float:
         """When `count` of them are done."""
         return self.start + count * self.first + self.slope * (count * (count - 1) / 2)
 
     def done_by(self, now: float) -> int:
-        """How many are done at `now`: the root of a quadratic, mended where it was rounded."""
+        """How many are done at `now`, which is asked for several times in turn."""
         if now >= self.end:
             return self.count
+        if now != self._asked:
+            self._asked, self._done = now, self._solved(now)
+        return self._done
+
+    def _solved(self, now: float) -> int:
+        """The root of a quadratic, mended where it was rounded."""
         elapsed, half = now - self.start, self.first - self.slope / 2
         if elapsed <= 0:
             return 0

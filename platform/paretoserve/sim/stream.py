@@ -18,7 +18,7 @@ class Stream:
     """It runs on `replica` as `leg_id`, or waits.
 
     Its router knows of `told` tokens, `before` of them from replicas that it has left, where it
-    cost `charged` GPU-seconds.
+    cost `charged` GPU-seconds. `failed` is whether its last leg did.
     """
 
     arrival: Arrival
@@ -31,6 +31,7 @@ class Stream:
     before: int = 0
     charged: float = 0.0
     first_at: float | None = None
+    failed: bool = False
 
     @property
     def request_id(self) -> str:
@@ -41,10 +42,11 @@ class Stream:
         arrival, record = self.arrival, self.record
         if record.first_profile:
             record.moves += 1
+            record.failovers += self.failed
         else:
             record.first_profile = replica.profile.name
         record.profile = replica.profile.name
-        self.replica, self.before = replica, self.told
+        self.replica, self.before, self.failed = replica, self.told, False
         self.leg_id = f"{arrival.request_id}/{record.moves}"
         return Job(
             self.leg_id,

@@ -58,6 +58,10 @@ class TierSummary:
     moves: int
     moved: int
     """Requests that were moved at least once."""
+    failovers: int
+    """Moves because a replica failed; the others are because the request would be late."""
+    held_placed: int
+    """Of the requests that were held, those that were placed later."""
     output_tokens: int
 
     @property
@@ -72,7 +76,8 @@ class TierSummary:
 @dataclass(frozen=True, slots=True)
 class Summary:
     """One run's figures. Rates are requests per second; `rules` is decisions by the step that
-    placed or refused. `stopped_early`: the run was given up, and its figures are of a part of it.
+    placed or refused, `held_rules` those of requests that were held first. `stopped_early`: the run
+    was given up, and its figures are of a part of it.
     """
 
     policy: str
@@ -90,6 +95,7 @@ class Summary:
     tenants: Mapping[tuple[str, str], Attainment]
     """By tenant and tier."""
     rules: Mapping[str, int]
+    held_rules: Mapping[str, int]
     refusals: Mapping[str, int]
     moves: int
     gpu_seconds: float
@@ -148,6 +154,7 @@ def summarize(run: Run) -> Summary:
             for key, own in _groups(records, lambda record: (record.tenant, record.tier))
         },
         rules=_counts(record.rule for record in records),
+        held_rules=_counts(record.rule for record in records if record.held_ms > 0),
         refusals=_counts(record.refused for record in records),
         moves=sum(record.moves for record in records),
         gpu_seconds=spent,
@@ -191,6 +198,8 @@ def _tier(name: str, records: Sequence[Record]) -> TierSummary:
         unfinished=sum(not _ended(record) for record in records),
         moves=sum(record.moves for record in records),
         moved=sum(record.moves > 0 for record in records),
+        failovers=sum(record.failovers for record in records),
+        held_placed=sum(record.held_ms > 0 and bool(record.first_profile) for record in records),
         output_tokens=sum(record.output_tokens for record in records),
     )
 

@@ -34,7 +34,8 @@ class TraceRequest(NamedTuple):
     """One request of a trace. `at_s` counts from the trace's first request.
 
     `client` is "" where the trace does not say. `blocks` name the 512-token blocks of the prompt's
-    prefix, each covering all that precedes it; none where the trace does not say.
+    prefix, each covering all that precedes it; none where the trace does not say. Where it names a
+    `tier`, `client` is the tenant that asked for it, with `max_tokens`, in its `session`.
     """
 
     at_s: float
@@ -42,6 +43,9 @@ class TraceRequest(NamedTuple):
     output_tokens: int
     client: str = ""
     blocks: tuple[int, ...] = ()
+    tier: str = ""
+    max_tokens: int = 0
+    session: str = ""
 
 
 def read(path: Path, seed: int = 0) -> list[TraceRequest]:

@@ -1,11 +1,12 @@
 """A trace made into a workload: how fast it is offered, whose each request is, what it asks for.
 
 `compress` divides the trace's times. `load` multiplies its rate on top of that and keeps its
-shape: the whole part is that many copies of the trace laid over each other, each but the first
-turned round in time by a seeded part of its length, the fraction is one more copy of which each
-request is kept with that probability. Copies are independent in time, so bursts that are
-the trace's own become milder relative to the mean as load grows, as they do for more clients;
-`compress` keeps them as they are. A trace shorter than the duration begins again.
+shape: the whole part is that many copies of the trace laid over each other, each turned round in
+time by a seeded part of its length, the fraction is one more copy of which each request is kept
+with that probability. So each seed begins elsewhere in the trace, and a trace shorter than the
+duration goes on from its beginning. Copies are independent in time, so bursts that are the trace's
+own become milder relative to the mean as load grows, as they do for more clients; `compress` keeps
+them as they are.
 """
 
 from __future__ import annotations
@@ -40,7 +41,11 @@ class Share(NamedTuple):
 
 
 class Arrival(NamedTuple):
-    """One request as it comes. `output_tokens` is the true length, which only the engine knows."""
+    """One request as it comes. `output_tokens` is the true length, which only the engine knows.
+
+    Ids are the seed's own, because a router draws by them and requests are spread over routers by
+    them.
+    """
 
     at_s: float
     request_id: str
@@ -84,7 +89,8 @@ def build(
     Shares are by number of requests. Without clients in the trace each request's share is drawn by
     `seed`. A trace with clients keeps them whole: each client becomes a tenant of its own, named
     `<tenant>-<client>`, of one share; clients go, busiest first, to the share that lacks most, and
-    a client with the name of a share's tenant is that tenant. Prompt and output are clipped to
+    a client with the name of a share's tenant is that tenant. A request that names its tier keeps
+    both. Prompt and output are clipped to
     `context_tokens` together, the prompt first. Raises ValueError for an empty trace or mix and for
     numbers that are not above 0.
     """
@@ -98,11 +104,20 @@ def build(
     homes = _homes(trace, mix, random.Random(f"{seed}/clients"))  # noqa: S311
     draw = random.Random(f"{seed}/requests")  # noqa: S311
     weights = [share.share for share in mix]
+    own = {(share.tenant, share.tier): share for share in mix}
     arrivals = []
     for number, offered in enumerate(_offered(trace, load, compress, duration_s, seed)):
-        share = homes.get(offered[1].client) or draw.choices(mix, weights)[0]
-        arrivals.append(_arrival(number, offered, share, context_tokens, draw))
+        row = offered[1]
+        share = own.get((row.client, row.tier)) if row.tier else homes.get(row.client)
+        share = share or draw.choices(mix, weights)[0]
+        name = f"r{seed}.{number}"
+        arrivals.append(_arrival(name, offered, share, context_tokens, draw))
     return Workload(arrivals, duration_s, load, seed)
+
+
+def period_s(trace: Sequence[TraceRequest]) -> float:
+    """How long a trace is, the mean gap after its last request included; 0 for a single moment."""
+    return trace[-1].at_s + trace[-1].at_s / max(1, len(trace) - 1)
 
 
 def tenants_of(arrivals: Iterable[Arrival], known: Iterable[Tenant] = ()) -> dict[str, Tenant]:
@@ -128,7 +143,7 @@ def _homes(
     trace: Sequence[TraceRequest], mix: Sequence[Share], draw: random.Random
 ) -> dict[str, Share]:
     """Which share each client of the trace belongs to, as one of its tenants."""
-    volumes = Counter(row.client for row in trace if row.client)
+    volumes = Counter(row.client for row in trace if row.client and not row.tier)
     total, wanted = sum(volumes.values()), sum(share.share for share in mix)
     lacking = {share: total * share.share / wanted for share in mix}
     homes: dict[str, Share] = {}
@@ -157,12 +172,11 @@ def _offered(
     trace: Sequence[TraceRequest], load: float, compress: float, duration_s: float, seed: int
 ) -> list[tuple[float, TraceRequest]]:
     draw = random.Random(f"{seed}/copies")  # noqa: S311
-    gap = trace[-1].at_s / max(1, len(trace) - 1)
-    period = (trace[-1].at_s + gap) / compress or duration_s
+    period = period_s(trace) / compress or duration_s
     whole = math.floor(load)
-    copies = [_Copy(n, draw.random() * period if n else 0.0, 1.0) for n in range(whole)]
+    copies = [_Copy(n, draw.random() * period, 1.0) for n in range(whole)]
     if load > whole:
-        copies.append(_Copy(whole, draw.random() * period if whole else 0.0, load - whole))
+        copies.append(_Copy(whole, draw.random() * period, load - whole))
     offered = [
         request
         for copy in copies
@@ -194,7 +208,7 @@ def _played(
 
 
 def _arrival(
-    number: int,
+    request_id: str,
     offered: tuple[float, TraceRequest],
     share: Share,
     context_tokens: int,
@@ -203,16 +217,17 @@ def _arrival(
     at, row = offered
     prompt = min(row.prompt_tokens, context_tokens - 1)
     output = min(row.output_tokens, context_tokens - prompt)
-    asked = next((step for step in MAX_TOKENS_STEPS if step >= output), _power_of_two(output))
+    steps = (step for step in MAX_TOKENS_STEPS if step >= output)
+    asked = row.max_tokens or next(steps, _power_of_two(output))
     acceptance = draw.gauss(share.acceptance, share.spread) if share.spread else share.acceptance
     return Arrival(
         at,
-        f"r{number}",
+        request_id,
         share.tenant,
         share.tier,
         prompt,
         output,
-        min(asked, context_tokens - prompt),
+        min(max(asked, output), context_tokens - prompt),
         max(acceptance, LEAST_ACCEPTANCE),
         row.blocks[: prompt // PREFIX_BLOCK_TOKENS],
         _session(row),
@@ -220,8 +235,8 @@ def _arrival(
 
 
 def _session(row: TraceRequest) -> str:
-    """Requests with the same two first blocks: traces do not name conversations."""
-    return f"s{row.blocks[1]:x}" if len(row.blocks) > 1 else ""
+    """Requests with the same two first blocks, where the trace does not name conversations."""
+    return row.session or (f"s{row.blocks[1]:x}" if len(row.blocks) > 1 else "")
 
 
 def _power_of_two(tokens: int) -> int:

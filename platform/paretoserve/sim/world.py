@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple
@@ -16,6 +16,8 @@ from paretoserve.sim.workload import Workload
 WARM_UP_SHARE = 0.1
 """Of the duration, where `warmup_s` does not say."""
 
+DETECTION_S, STARTUP_S = 1.0, 60.0
+
 FleetPlan = Sequence[tuple[str, int]]
 """How many replicas of which profile; `replica_ids` names them."""
 
@@ -23,9 +25,10 @@ FleetPlan = Sequence[tuple[str, int]]
 class Change(StrEnum):
     """What can happen to a replica.
 
-    LOST ones vanish with all they hold, and are noticed after the detection delay; BACK starts
-    such a one again, empty, which takes the start-up time. SLOWED ones take `factor` times as long
-    as their curve says for each step. DRAINED ones end what they hold and take nothing new.
+    LOST ones vanish with all they hold, and are noticed after the detection delay. DRAINED ones end
+    what they hold and take nothing new. BACK starts a lost one again, or a drained one when it has
+    ended what it held: empty, which takes the start-up time. SLOWED ones take `factor` times as
+    long as their curve says for each step.
     """
 
     LOST = "lost"
@@ -50,6 +53,8 @@ class World:
     `policy` makes one for each of the `routers`, among which requests are spread evenly by their
     ids. A router hears from every replica each `telemetry_s` seconds, each at its own phase; with 0
     it knows all that has happened whenever it decides. `slowdown` is by profile, from the start.
+    Without `beats` routers hear of a stream's first and last token only, which saves time and changes
+    nothing for a policy that looks at how many requests replicas hold and at nothing else of them.
     Requests that arrive in the first `warmup_s` seconds are served and not recorded. With a `goal`
     the run is given up as soon as some tier can no longer attain it.
     """
@@ -63,12 +68,13 @@ class World:
     fleet: FleetPlan
     routers: int = 1
     telemetry_s: float = 0.1
-    detection_s: float = 1.0
-    startup_s: float = 60.0
+    detection_s: float = DETECTION_S
+    startup_s: float = STARTUP_S
     slowdown: Mapping[str, float] = field(default_factory=dict)
     faults: Sequence[Fault] = ()
     warmup_s: float | None = None
     goal: float | None = None
+    beats: bool = True
 
     def __post_init__(self) -> None:
         """Raises ValueError where a name is not defined or a number makes no sense."""
@@ -100,10 +106,14 @@ class World:
         """What all requests ask for."""
         return self.profiles[0].model
 
-    def replica_ids(self) -> Iterator[str]:
+    def replica_ids(self) -> list[str]:
         """The replicas of the fleet in its order: `<profile>-00` and so on."""
-        for profile, count in self.fleet:
-            yield from replica_ids(profile, count)
+        return fleet_ids(self.fleet)
+
+
+def fleet_ids(fleet: Iterable[tuple[str, int]]) -> list[str]:
+    """Names of a fleet's replicas, in its order."""
+    return [name for profile, count in fleet for name in replica_ids(profile, count)]
 
 
 def replica_ids(profile: str, count: int) -> list[str]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 
 import pytest
+from tests.support import decisions
 
 from paretoserve.app import simulation
 from paretoserve.app.cli import main
@@ -96,6 +98,89 @@ def test_policies_are_named_by_their_versions_or_paths(tmp_path: Path) -> None:
         simulation.read_policies([first, first], DEPLOYMENT)
 
 
+@pytest.mark.parametrize(
+    ("rule", "complaint"),
+    [
+        ("{name: r, when: \"fleet['fast'].load > 0.5\", forbid: [min-latency]}", "'fast'"),
+        ("{name: r, when: 'true', forbid: [fast]}", "no tier where it may apply allows fast"),
+        ("{name: r, when: 'true', forbid: [min-latency, max-throughput]}", "no profile is left"),
+    ],
+)
+def test_a_policy_that_policy_check_refuses_is_not_simulated(
+    tmp_path: Path, rule: str, complaint: str
+) -> None:
+    path = write(tmp_path, "p.yaml", f"version: v\nrules: [{rule}]\n")
+    with pytest.raises(ConfigError, match=complaint):
+        simulation.read_policies([path], DEPLOYMENT)
+
+
+def test_a_tier_that_nothing_serves_in_time_is_for_the_simulation_to_show(tmp_path: Path) -> None:
+    tiers = tuple(tier.model_copy(update={"tpot_ms": 0.01}) for tier in DEPLOYMENT.tiers)
+    hopeless = DEPLOYMENT.model_copy(update={"tiers": tiers})
+    path = write(tmp_path, "p.yaml", "version: v\n")
+    assert list(simulation.read_policies([path], hopeless)) == ["v"]
+
+
+def test_without_a_workload_a_deployment_says_what_is_needed() -> None:
+    local = load_deployment(ROOT / "local")
+    with pytest.raises(ConfigError, match=r"local/workload.yaml: is missing; it says which trace"):
+        simulation.read_traffic(ROOT / "local", local)
+
+
+@pytest.mark.parametrize("name", ["decisions-gw.open.jsonl", "decisions-gw-1.jsonl.gz"])
+def test_yesterdays_traffic_is_the_gateways_own_log(tmp_path: Path, name: str) -> None:
+    deployment_folder, folder = tmp_path / "deployment", tmp_path / "log"
+    folder.mkdir()
+    decisions.write_deployment(deployment_folder, decisions.document())
+    decisions.write_log(tmp_path / "log.jsonl", decisions.rows(1, 40))
+    text = (tmp_path / "log.jsonl").read_bytes()
+    (folder / name).write_bytes(gzip.compress(text) if name.endswith(".gz") else text)
+    for trace in (folder, folder / name):
+        deployment = load_deployment(deployment_folder)
+        plan, path, rows = simulation.read_traffic(deployment_folder, deployment, trace=trace)
+        assert path == trace
+        assert len(rows) == 40
+        assert {client.tenant for client in plan.clients} == {"acme", "borealis"}
+    fleet = ["--fleet", "fast=1,slow=1", "--duration", "60", "--out", str(tmp_path / "out")]
+    given = ["--deployment", str(deployment_folder), "--trace", str(folder)]
+    assert main(["simulate", *given, *fleet]) == 0
+    results = json.loads((tmp_path / "out/results.json").read_text())
+    assert {tenant["tenant"] for tenant in results["runs"][0]["tenants"]} <= {"acme", "borealis"}
+
+
+def test_a_log_of_tenants_that_are_gone_is_refused(tmp_path: Path) -> None:
+    decisions.write_log(tmp_path / "log.jsonl", decisions.rows(1, 5))
+    with pytest.raises(ConfigError, match="'m'; 'llama-4-maverick' is simulated"):
+        simulation.read_traffic(SIMULATED, DEPLOYMENT, trace=tmp_path / "log.jsonl")
+    torn = write(tmp_path, "decisions-x.jsonl", '{"v": 9, "request": {}, "candidates": []}\n')
+    with pytest.raises(ConfigError, match="row of schema version 9"):
+        simulation.read_traffic(SIMULATED, DEPLOYMENT, trace=torn)
+
+
+def test_what_goes_wrong_is_played_and_reported(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    arguments = [
+        "simulate", "--deployment", str(SIMULATED), "--fleet", "min-latency=1,max-throughput=1",
+        "--duration", "10", "--fault", "2:max-throughput-00:lost", "--fault",
+        "4:max-throughput-00:back", "--startup-s", "3", "--detection-s", "0.5",
+        "--fault", "5:min-latency-00:slowed=1.5", "--slowdown", "max-throughput=1.25",
+        "--baseline", "all:max-throughput",
+    ]  # fmt: skip
+    assert main(arguments) == 0
+    output = " ".join(capsys.readouterr().out.split())
+    assert "max-throughput takes 1.25 times its curve; max-throughput-00 lost at 2 s" in output
+    assert "a loss is noticed after 0.5 s and a start takes 3 s" in output
+    assert "Wrote out/simulation/results.json" in output
+    results = json.loads((tmp_path / "out/simulation/results.json").read_text())
+    assert results["inputs"]["faults"][0] == {
+        "at_s": 2.0, "replica": "max-throughput-00", "change": "lost", "factor": 1.0,
+    }  # fmt: skip
+    assert results["inputs"]["slowdown"] == {"max-throughput": 1.25}
+    assert all(run["moves"] > 0 for run in results["runs"])
+
+
 def test_tiers_may_be_replaced(tmp_path: Path) -> None:
     for tier in DEPLOYMENT.tiers:
         text = f"name: {tier.name}\ne2e_ms: 5000\nprofiles: [min-latency]\n"
@@ -148,8 +233,26 @@ def test_a_warm_up_ends_before_the_run_does(tmp_path: Path) -> None:
             ["--baseline", "static:premium+pro+agent+standard+batch>min-latency=3"],
             "takes 24 GPUs, the fleet has 16",
         ),
+        (["--compare", "simulated-1", "it"], "there is no 'it' here, only simulated-1"),
         (["--trace", "nowhere.csv"], "nowhere.csv: cannot be read"),
         (["--policy", "nowhere.yaml"], "nowhere.yaml: cannot be read"),
+        (["--telemetry-s", "5"], "believes no state that is older than 5 s (max_state_age_s)"),
+        (["--fault", "60:max-throughput-00"], "write SECONDS:REPLICA:lost, back, drained or slow"),
+        (["--fault", "300:max-throughput-00:lost"], "'300' is no time of a run of 300 s"),
+        (["--fault", "soon:max-throughput-00:lost"], "'soon' is no time of a run"),
+        (["--fault", "6:max-throughput-01:lost"], "no replica 'max-throughput-01'; it has min-l"),
+        (["--fault", "6:max-throughput-00:gone"], "'gone' is not lost, back, drained or slowed="),
+        (["--fault", "6:max-throughput-00:slowed"], "'slowed' is not lost, back, drained or sl"),
+        (["--fault", "6:max-throughput-00:slowed=0"], "'0' is no factor; it must be a number abo"),
+        (["--fault", "6:max-throughput-00:back"], "it is neither lost nor drained by then"),
+        (
+            ["--fault", "8:max-throughput-00:lost", "--fault", "6:max-throughput-00:lost"],
+            "--fault 8:max-throughput-00:lost: it is lost already",
+        ),
+        (["--slowdown", "max-throughput"], "write PROFILE=FACTOR"),
+        (["--slowdown", "fast=2"], "there is no profile 'fast'; profiles are max-throughput"),
+        (["--slowdown", "min-latency=x"], "'x' is no factor"),
+        (["--duration", "0.001"], "no request arrives after the warm-up: simulate for longer"),
     ],
 )
 def test_what_cannot_be_simulated(
@@ -204,3 +307,14 @@ def test_a_short_run_with_everything(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "Attainment by load" in output.out
     assert "least-loaded at load 1" in output.err
     assert (tmp_path / "out/report.html").read_text().startswith("<!doctype html>")
+
+
+def test_the_same_arguments_give_the_same_files(tmp_path: Path) -> None:
+    arguments = [
+        "simulate", "--deployment", str(SIMULATED), "--fleet", "min-latency=1,max-throughput=1",
+        "--duration", "5", "--seeds", "2", "--load", "2",
+    ]  # fmt: skip
+    for folder in ("a", "b"):
+        assert main([*arguments, "--out", str(tmp_path / folder)]) == 0
+    for name in ("results.json", "report.html"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()

@@ -127,6 +127,18 @@ def test_more_important_requests_start_first_and_equals_in_order() -> None:
     assert sorted(starts, key=starts.__getitem__) == ["running", "first", "second", "low"]
 
 
+def test_admitted_prompts_are_prefilled_by_priority_once_the_one_that_is_begun_is_done() -> None:
+    it = Played(max_batch=8, chunk_tokens=4)
+    for name, priority in (("begun", 1), ("low", 1), ("first", 9), ("second", 9), ("middle", 5)):
+        it.add(request(name, prompt=(7,) * 12, priority=priority, max_tokens=2))
+        if name == "begun":
+            it.step()
+    it.play()
+    starts = {name: chunks[0][0] for name, chunks in it.chunks.items()}
+    order = sorted(starts, key=starts.__getitem__)
+    assert order == ["begun", "first", "second", "middle", "low"]
+
+
 def test_what_could_outgrow_the_kv_cache_waits() -> None:
     it = Played(args={"kv_tokens": 100})
     it.add(request("a", max_tokens=60))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import cycle
 
 import pytest
@@ -14,9 +14,11 @@ from hypothesis import strategies as st
 
 from paretoserve.domain.profile import CurvePoint, LatencyCurve, Limits, Profile
 from paretoserve.domain.tier import Tier
-from paretoserve.sim.bound import Frontier, Work, upper_bound
+from paretoserve.sim.bound import Bound, Work, charged, sampled_bound, upper_bound, work_of
 from paretoserve.sim.engine import ModelledEngine
+from paretoserve.sim.frontier import Frontier
 from paretoserve.sim.sequence import Job
+from paretoserve.sim.workload import Arrival
 
 
 def profile(
@@ -48,6 +50,17 @@ def tier(name: str = "t", **targets: float) -> Tier:
     return Tier(name=name, profiles=("wide",), **targets)  # type: ignore[arg-type]
 
 
+def bound(
+    work: Sequence[Work],
+    tiers: Iterable[Tier],
+    profiles: Sequence[Profile],
+    gpus: float,
+    goal: float,
+    **run: float,
+) -> Bound:
+    return upper_bound(charged(work, tiers, profiles), gpus, goal, **run)
+
+
 @pytest.mark.parametrize(
     ("tpot_ms", "gpu_seconds"),
     [
@@ -74,22 +87,21 @@ def test_between_two_profiles_a_request_may_use_both() -> None:
 
 def test_the_bound_of_one_tier_by_hand() -> None:
     work = [Work("t", prompt_tokens=1000, output_tokens=101)]
-    found = upper_bound(work, [tier(tpot_ms=15)], [profile()], gpus=4, goal=1.0)
+    found = bound(work, [tier(tpot_ms=15)], [profile()], gpus=4, goal=1.0)
     assert found.gpu_seconds == pytest.approx({"t": 0.1 + 100 * 0.015 / 6})
     assert found.rate == pytest.approx(4 / 0.35)
 
 
 def test_an_end_to_end_target_leaves_its_tokens_what_the_prefill_does_not_take() -> None:
     work = [Work("t", prompt_tokens=1000, output_tokens=101)]
-    found = upper_bound(work, [tier(e2e_ms=1600)], [profile()], gpus=1, goal=1.0)
+    found = bound(work, [tier(e2e_ms=1600)], [profile()], gpus=1, goal=1.0)
     assert found.gpu_seconds["t"] == pytest.approx(0.1 + 100 * 0.015 / 6)
-    assert found.overhang_s == pytest.approx(1.6)
 
 
 def test_the_dearest_requests_may_be_missed() -> None:
     work = [Work("t", 100, 1)] * 9 + [Work("t", 100_000, 1)]
-    all_met = upper_bound(work, [tier(e2e_ms=60_000)], [profile()], gpus=1, goal=1.0)
-    most_met = upper_bound(work, [tier(e2e_ms=60_000)], [profile()], gpus=1, goal=0.9)
+    all_met = bound(work, [tier(e2e_ms=60_000)], [profile()], gpus=1, goal=1.0)
+    most_met = bound(work, [tier(e2e_ms=60_000)], [profile()], gpus=1, goal=0.9)
     assert all_met.rate == pytest.approx(10 / 10.09)
     assert most_met.rate == pytest.approx(10 / 0.09)
 
@@ -98,28 +110,99 @@ def test_a_tier_that_no_profile_is_fast_enough_for_has_no_load() -> None:
     slow_prompt = [Work("t", 1000, 1)]
     slow_token = [Work("t", 10, 100)]
     for work, target in ((slow_prompt, {"ttft_ms": 99}), (slow_token, {"tpot_ms": 9})):
-        found = upper_bound(work, [tier(**target)], [profile()], gpus=8, goal=0.99)
-        assert found.rate == 0
+        found = bound(work, [tier(**target)], [profile()], gpus=8, goal=0.99, judged_s=60)
+        assert (found.rate, found.run_rate, found.hopeless) == (0, 0, ("t",))
 
 
 def test_a_fast_stream_needs_fewer_steps() -> None:
     targets = [tier(tpot_ms=15)]
-    plain = upper_bound([Work("t", 1, 1001)], targets, [profile()], gpus=1, goal=1.0)
-    quick = upper_bound([Work("t", 1, 1001, speed=2.0)], targets, [profile()], gpus=1, goal=1.0)
+    plain = bound([Work("t", 1, 1001)], targets, [profile()], gpus=1, goal=1.0)
+    quick = bound([Work("t", 1, 1001, speed=2.0)], targets, [profile()], gpus=1, goal=1.0)
     assert quick.rate > 2 * plain.rate
 
 
 def test_tiers_add_up() -> None:
     work = [Work("tight", 1, 101), Work("loose", 1, 101), Work("loose", 1, 101)]
     tiers = [tier("tight", tpot_ms=10), tier("loose", tpot_ms=20)]
-    found = upper_bound(work, tiers, [profile()], gpus=1, goal=1.0)
+    found = bound(work, tiers, [profile()], gpus=1, goal=1.0)
     each = 100 * 0.010 + 2 * 100 * 0.020 / 11
     assert found.rate == pytest.approx(3 / each, rel=1e-2)
 
 
 def test_no_requests_is_an_error() -> None:
     with pytest.raises(ValueError, match="there are none"):
-        upper_bound([], [tier(tpot_ms=1)], [profile()], gpus=1, goal=0.99)
+        upper_bound([], gpus=1, goal=0.99)
+
+
+ONE_SECOND = [Work("t", prompt_tokens=10_000, output_tokens=1)]
+"""Of one GPU."""
+
+
+@pytest.mark.parametrize(
+    ("e2e_ms", "judged_s", "grace_s", "rate"),
+    [
+        (1_000, math.inf, math.inf, 1.0),
+        (30_000, 30, math.inf, 2.0),  # twice the time for all of it
+        (30_000, 3_000, math.inf, 1.01),
+        (3_000_000, 30, math.inf, 101.0),
+        (3_000_000, 30, 60, 3.0),  # what has not ended by then has missed
+    ],
+)
+def test_in_a_run_what_is_deferred_beyond_its_end_is_computed_too(
+    e2e_ms: float, judged_s: float, grace_s: float, rate: float
+) -> None:
+    found = bound(
+        ONE_SECOND, [tier(e2e_ms=e2e_ms)], [profile()], 1, 1.0, judged_s=judged_s, grace_s=grace_s
+    )
+    assert found.run_rate == pytest.approx(rate)
+    assert found.rate == 1.0
+
+
+def test_only_the_tier_that_may_be_deferred_is() -> None:
+    """9 of 10 GPU-seconds are due at once: the long tier of the rest saves little."""
+    work = [*[Work("now", 10_000, 1)] * 9, Work("later", 10_000, 1)]
+    tiers = [tier("now", e2e_ms=1_000), tier("later", e2e_ms=120_000)]
+    found = bound(work, tiers, [profile()], gpus=1, goal=1.0, judged_s=100)
+    assert found.rate == pytest.approx(1.0)
+    assert found.run_rate == pytest.approx(1 / 0.9, rel=0.02)
+
+
+def test_the_missed_may_be_those_that_are_due_soonest() -> None:
+    """The requests that no profile is fast enough for are among the missed whatever is due."""
+    work = [*[Work("t", 1_000, 1)] * 9, Work("t", 30_000, 1)]
+    half = bound(work, [tier(e2e_ms=1_500)], [profile()], gpus=1, goal=0.5, judged_s=1e6)
+    all_but_one = bound(work, [tier(e2e_ms=1_500)], [profile()], gpus=1, goal=0.9, judged_s=1e6)
+    assert half.run_rate == pytest.approx(10 / 0.5, rel=1e-4)
+    assert all_but_one.run_rate == pytest.approx(10 / 0.9, rel=1e-4)
+
+
+def test_what_a_contract_bounds_is_not_charged() -> None:
+    arrivals = [
+        Arrival(0.0, str(at), tenant, "t", 10_000, 1, 256)
+        for at, tenant in enumerate(["free", "bound"] * 5)
+    ]
+    tiers, profiles = [tier(e2e_ms=9_000)], [profile()]
+    plain = charged(work_of(arrivals, prefix_cache=False), tiers, profiles)
+    some = charged(work_of(arrivals, prefix_cache=False, bounded={("bound", "t")}), tiers, profiles)
+    assert upper_bound(plain, 1, 1.0).rate == 1.0
+    found = upper_bound(some, 1, 1.0)
+    assert (found.rate, found.promised) == (2.0, 0.5)
+    none = upper_bound([one for one in some if not one.promised], 1, 1.0, judged_s=60)
+    assert (none.rate, none.run_rate) == (math.inf, math.inf)
+
+
+def test_several_samples_say_how_sure_the_bound_is() -> None:
+    def sample(tokens: int) -> list[Work]:
+        return [Work("t", tokens, 1)]
+
+    tiers, profiles = [tier(e2e_ms=9_000)], [profile()]
+    samples = [charged(sample(tokens), tiers, profiles) for tokens in (8_000, 10_000, 12_000)]
+    found = sampled_bound(samples, 1, 1.0, judged_s=1e6)
+    assert found.rate == pytest.approx(1.0)
+    assert found.interval is not None
+    assert found.run_interval is not None
+    assert found.interval.low < 1.0 < found.interval.high  # type: ignore[operator]
+    assert sampled_bound(samples[:1], 1, 1.0).interval is None
 
 
 class Replica:
@@ -216,13 +299,14 @@ def test_no_placement_attains_the_goal_above_the_bound(
         for _ in range(300)
     ]
     replicas = [Replica(one, math.ceil(cap * one.limits.max_batch)) for one in fleet]
-    bound = upper_bound(work, TIERS.values(), [FAST, WIDE], len(fleet), goal)
-    rate = over * bound.rate
+    requests = charged(work, TIERS.values(), [FAST, WIDE])
+    rate = over * upper_bound(requests, len(fleet), goal).rate
     if attained(work, rate, replicas) >= goal:
-        assert rate <= bound.rate_within(len(work) / rate)
+        found = upper_bound(requests, len(fleet), goal, judged_s=len(work) / rate)
+        assert rate <= found.run_rate
 
 
 def test_a_simple_load_comes_near_the_bound() -> None:
     work = [Work("loose", 1, 80) for _ in range(2000)]
-    bound = upper_bound(work, TIERS.values(), [WIDE], 1, 0.99)
-    assert attained(work, 0.85 * bound.rate, [Replica(WIDE, 24)]) >= 0.99
+    found = bound(work, TIERS.values(), [WIDE], 1, 0.99)
+    assert attained(work, 0.85 * found.rate, [Replica(WIDE, 24)]) >= 0.99

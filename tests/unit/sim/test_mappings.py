@@ -8,7 +8,7 @@ import pytest
 
 from paretoserve.domain.profile import CurvePoint, LatencyCurve, Limits, Profile
 from paretoserve.domain.tier import Tier
-from paretoserve.sim.bound import Work, upper_bound
+from paretoserve.sim.bound import Work, charged, upper_bound
 from paretoserve.sim.mappings import (
     Pool,
     StaticMapping,
@@ -130,7 +130,7 @@ def test_no_mapping_is_thought_to_carry_more_than_the_bound() -> None:
         for prompt, output in ((100, 50), (1000, 90))
     ]
     demand, fleet = demands(work, TIERS), [FAST, WIDE]
-    bound = upper_bound(work, TIERS, fleet, gpus=6, goal=1.0).rate
+    bound = upper_bound(charged(work, TIERS, fleet), gpus=6, goal=1.0).rate
     order = orders(TIERS, [one.output_tokens for one in work])[0]
     rates = [
         fluid_rate(mapping, demand, fleet)

@@ -123,6 +123,18 @@ def test_fractional_acceptance_is_the_emulators_on_average() -> None:
     assert sum(modelled.values()) == pytest.approx(sum(emulated.values()), rel=0.01)
 
 
+def test_admitted_prompts_are_prefilled_by_priority_once_the_one_that_is_begun_is_done() -> None:
+    engine = ModelledEngine(
+        emulated_profile(max_batch=8, prefill_tokens_per_s=1000.0, chunk_tokens=10)
+    )
+    for name, priority in (("a", 1), ("b", 1), ("c", 9), ("d", 5), ("e", 9)):
+        at = 0.0 if name == "a" else 0.001
+        engine.submit(job(name, prompt=40, output=1, priority=priority), at)
+        engine.advance(at)
+    order = [event.request_id for event in play(engine) if not event.ended]
+    assert order == ["a", "c", "e", "d", "b"]
+
+
 def test_a_known_prefix_is_not_prefilled_again_and_the_least_used_makes_room() -> None:
     profile = emulated_profile(
         prefill_tokens_per_s=1000.0, engine_args={"prefix_cache": True, "kv_tokens": 4 * 512}

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import re
 import xml.etree.ElementTree as ET
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,10 +19,14 @@ from paretoserve.app.simulation import read_plan
 from paretoserve.sim import report_html, report_svg, report_text
 from paretoserve.sim.bound import Bound
 from paretoserve.sim.records import Record, Run
-from paretoserve.sim.report import Inputs, Json, document
+from paretoserve.sim.report import Inputs, document
 from paretoserve.sim.report_cells import percent
-from paretoserve.sim.report_tables import focus, tables
+from paretoserve.sim.report_detail import details
+from paretoserve.sim.report_limits import highest_loads
+from paretoserve.sim.report_means import Json
+from paretoserve.sim.report_tables import MOST_TENANTS, focus, tables, tenants
 from paretoserve.sim.search import BestMapping, Found, Probe
+from paretoserve.sim.statistics import Interval
 from paretoserve.sim.summary import Summary, summarize
 
 FOLDER = Path(__file__).parents[3] / "deployments/simulated"
@@ -60,21 +66,33 @@ FOUND = {
     "good": [Found(0.99, 2.0, 100.0, "premium", (PROBE,), GOOD[-1])],
     "<poor>": [Found(0.99, 0.0, 0.0, "premium", (replace(PROBE, passed=False),))],
 }
+BOUND = Bound(
+    0.99, 400.0, 480.0, {"premium": 0.1}, interval=Interval(400, 390, 410),
+    run_interval=Interval(480, 470, 490),
+)  # fmt: skip
 INPUTS = Inputs(
     deployment="deployments/simulated", trace="trace.csv", trace_requests=900, base_rate=50.0,
     gpus=64, loads=[1.0, 2.0], seeds=[1, 2, 3], telemetry_s=0.0, routers=1,
 )  # fmt: skip
 
 
-def report(*summaries: Summary, found: bool = True) -> Json:
+ABOUTS = {"good": "policy good", "<poor>": "a baseline"}
+
+
+def report(
+    *summaries: Summary,
+    found: bool = True,
+    bound: Bound = BOUND,
+    abouts: Mapping[str, str] = ABOUTS,
+) -> Json:
     made = document(
         INPUTS,
         DEPLOYMENT,
         PLAN,
-        abouts={"good": "policy good", "<poor>": "a baseline"},
+        abouts=abouts,
         summaries=summaries,
         highest=FOUND if found else {},
-        bounds=[Bound(0.99, 400.0, {"premium": 0.1}, 120.0)],
+        bounds=[bound],
         statics={0.99: BestMapping(None, 0.0, 5, 84)} if found else {},
     )
     return json.loads(json.dumps(made, allow_nan=False))  # type: ignore[no-any-return]
@@ -113,6 +131,97 @@ def test_policies_are_compared_on_their_common_seeds() -> None:
     assert (batch["difference"]["low"], batch["difference"]["high"]) == (0, 0)
 
 
+def with_third() -> Json:
+    third = [replace(run, policy="third") for run in POOR]
+    abouts = {"good": "policy good", "<poor>": "a baseline", "third": "like it"}
+    return report(*GOOD, *POOR, *third, abouts=abouts)
+
+
+def test_every_two_policies_are_compared_at_each_load() -> None:
+    pairs = [(one["first"], one["second"], one["load"]) for one in with_third()["comparisons"]]
+    assert pairs == [
+        (*two, load)
+        for two in (("good", "<poor>"), ("good", "third"), ("<poor>", "third"))
+        for load in (1.0, 2.0)
+    ]
+
+
+def test_the_terminal_compares_with_the_first_or_the_two_that_are_asked_for() -> None:
+    made = with_third()
+    usual = [table.title for table in tables(made) if table.headings[0] == ""]
+    assert usual == ["good and <poor> at load 2", "good and third at load 2"]
+    made["inputs"]["compare"] = ["third", "<poor>"]
+    asked = [table.title for table in tables(made) if table.headings[0] == ""]
+    assert asked == ["<poor> and third at load 1", "<poor> and third at load 2"]
+
+
+def test_tenants_have_means_and_intervals_at_each_load() -> None:
+    (point,) = [p for p in WHOLE["by_load"] if p["policy"] == "<poor>" and p["load"] == 1.0]
+    premium = next(one for one in point["tenants"] if one["tier"] == "premium")
+    assert (premium["tenant"], premium["requests"]) == ("acme", 300)
+    assert premium["attainment"]["value"] == pytest.approx(0.91)
+    assert premium["attainment"]["low"] < 0.91 < premium["attainment"]["high"]
+    table = tenants(WHOLE)
+    assert table.headings[3:5] == ("load 1", "load 2")
+    (line,) = [r for r in table.rows if r[0].text == "<poor>" and r[2].text == "premium"]
+    assert [cell.text for cell in line[3:]] == ["91.00% ±2.48", "91.00% ±2.48", "-", "-"]
+    assert line[3].bad
+
+
+def test_of_many_tenants_those_that_got_least_are_shown() -> None:
+    records = [
+        replace(record("batch", at, met=at % 50 != 7), tenant=f"t{at:02d}") for at in range(50)
+    ]
+    run = Run(
+        "good", "1", 1, 1.0, 5.0, 10.0, {"min-latency": 1}, {"min-latency": 8.0}, tuple(records)
+    )
+    table = tenants(report(summarize(run)))
+    assert len(table.rows) == MOST_TENANTS
+    assert "t07" in {line[1].text for line in table.rows}
+    assert "the 20 that got least of 50" in table.note
+
+
+def test_details_are_of_all_seeds() -> None:
+    (point,) = [p for p in WHOLE["by_load"] if p["policy"] == "good" and p["load"] == 1.0]
+    premium = next(one for one in point["tiers"] if one["tier"] == "premium")
+    assert premium["ttft_ms"]["p95"] == {"value": 50.0, "low": 50.0, "high": 50.0}
+    assert premium["gpu_seconds"]["value"] == 50.0
+    assert premium["requests"] == 300
+    latency, use, why = details(WHOLE, 1.0)
+    assert latency.title == "Latency at load 1, 3 seeds, ms"
+    assert use.rows[0][4].text == "50 ±0"
+    assert [cell.text for cell in why.rows[0]] == ["good", "confident", "1500", "100.00%", "0"]
+
+
+def test_what_was_held_and_what_was_moved_is_told_apart() -> None:
+    late = replace(record("premium", 0, met=True), moves=3, failovers=1, held_ms=40.0)
+    shed = replace(
+        record("premium", 1, met=False), profile="", first_profile="", rule="shed", held_ms=70.0,
+        refused="saturated",
+    )  # fmt: skip
+    run = Run(
+        "good", "1", 1, 1.0, 5.0, 10.0, {"min-latency": 1}, {"min-latency": 8.0}, (late, shed)
+    )
+    made = report(summarize(run))
+    (tier,) = made["runs"][0]["tiers"]
+    assert (tier["moves"], tier["failovers"], tier["held_placed"]) == (3, 1, 1)
+    assert made["runs"][0]["held_rules"] == {"confident": 1, "shed": 1}
+    _, use, why = details(made, 1.0)
+    named = dict(zip(use.headings, (cell.text for cell in use.rows[0]), strict=True))
+    assert named["held"] == "2"
+    assert (named["then placed"], named["moved late/failed"]) == ("1", "2/1")
+    assert {(line[1].text, line[4].text) for line in why.rows} == {
+        ("confident", "1"),
+        ("shed", "1"),
+    }
+
+
+def test_the_page_has_every_load_in_detail() -> None:
+    page = report_html.page(with_third())
+    assert re.findall(r"<details( open)?><summary>Load (\d)", page) == [("", "1"), (" open", "2")]
+    assert page.count("&lt;poor&gt; and third at load") == 2
+
+
 def test_one_seed_gives_no_interval() -> None:
     single = report(GOOD[0], POOR[0])
     assert single["by_load"][0]["goodput"]["low"] is None
@@ -142,6 +251,33 @@ def test_the_terminal_shows_every_table() -> None:
     assert "EMULATED" in text
     assert re.search(r"good +2\.00 +50 +50\.0 +100\.00%", text)
     assert "Best static mapping at 99%: none (of 84; 5 runs of single pools)" in text
+
+
+@pytest.mark.parametrize(
+    ("bound", "said"),
+    [
+        (BOUND, "no policy sustains more than 400 requests/s (95%: 390 to 410); a run that judges"),
+        (replace(BOUND, promised=0.75), "25% of the requests, which a contract or a quota bounds"),
+        (replace(BOUND, rate=math.inf, run_rate=math.inf, interval=None, run_interval=None),
+         "Upper bound at 99%: none, for a contract or a quota may leave each request unpromised"),
+        (replace(BOUND, rate=0.0, run_rate=0.0, interval=None, run_interval=None,
+                 gpu_seconds={"premium": math.inf}, hopeless=("premium",)),
+         "No policy attains 99% at any load: too many requests of premium"),
+    ],
+)  # fmt: skip
+def test_the_bound_is_said_with_its_meaning(bound: Bound, said: str) -> None:
+    made = report(*GOOD[:1], bound=bound)
+    assert said in " ".join(shown(made).split())
+    assert "<svg" in report_html.page(made)
+
+
+def test_a_load_above_what_a_run_can_have_is_marked() -> None:
+    assert not any(cell.bad for line in highest_loads(WHOLE).rows for cell in line)
+    low = replace(BOUND, rate=80.0, run_rate=90.0, run_interval=Interval(90, 85, 95))
+    (bad,) = [
+        line for line in highest_loads(report(*GOOD, bound=low)).rows if any(c.bad for c in line)
+    ]
+    assert bad[0].text == "good"
 
 
 def test_broken_promises_are_marked() -> None:

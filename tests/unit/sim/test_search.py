@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import pytest
 
@@ -96,7 +96,9 @@ LOADS = [1.0, 1.5, 2.0, 3.0, 4.0, 6.0]
 LIMITS = {pool("a"): 4.0, pool("b"): 2.5, pool("b", 2): 9.0, pool("c"): 1.2, pool("d"): 0.5}
 
 
-def best(*mappings: tuple[float, Sequence[Pool]]) -> tuple[BestMapping, list[tuple[Pool, float]]]:
+def best(
+    *mappings: tuple[float, Sequence[Pool]], most: Mapping[Pool, float] = {}
+) -> tuple[BestMapping, list[tuple[Pool, float]]]:
     tried: list[tuple[Pool, float]] = []
 
     def passes(one: Pool, load: float) -> bool:
@@ -104,7 +106,8 @@ def best(*mappings: tuple[float, Sequence[Pool]]) -> tuple[BestMapping, list[tup
         return load <= LIMITS[one]
 
     candidates = [(StaticMapping(tuple(pools)), fluid) for fluid, pools in mappings]
-    return best_mapping(candidates, passes, LOADS), tried
+    bounds = {one: most.get(one, 100.0) for one in LIMITS}
+    return best_mapping(candidates, passes, bounds.__getitem__, LOADS), tried
 
 
 def test_a_mapping_is_as_good_as_its_worst_pool() -> None:
@@ -125,10 +128,23 @@ def test_no_pool_is_simulated_twice_at_a_load() -> None:
     assert len(set(tried)) == len(tried) == found.runs
 
 
-def test_a_mapping_with_a_low_estimate_is_not_simulated() -> None:
-    found, tried = best((9.0, [pool("a")]), (3.0, [pool("b", 2)]))
+def test_a_mapping_with_a_low_estimate_is_found_too() -> None:
+    found, _ = best((9.0, [pool("a")]), (0.1, [pool("b", 2)]))
+    assert found.mapping == StaticMapping((pool("b", 2),))
+
+
+def test_what_a_pool_cannot_carry_by_its_bound_is_not_simulated() -> None:
+    found, tried = best(
+        (9.0, [pool("a")]), (8.0, [pool("b", 2), pool("c")]), most={pool("c"): 3.9, pool("a"): 4.5}
+    )
     assert found.mapping == StaticMapping((pool("a"),))
-    assert all(one == pool("a") for one, _ in tried)
+    assert all(one == pool("a") and load <= 4.5 for one, load in tried)
+
+
+def test_the_pool_with_the_least_to_spare_is_asked_first() -> None:
+    bounds = {pool("b"): 5.0, pool("b", 2): 50.0}
+    _, tried = best((9.0, [pool("b", 2), pool("b")]), most=bounds)
+    assert tried[0] == (pool("b"), LOADS[0])
 
 
 def test_no_mapping_may_carry_the_lowest_load() -> None:

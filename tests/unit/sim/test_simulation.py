@@ -18,6 +18,7 @@ from tests.support.simulated import (
     steady,
 )
 
+from paretoserve.domain.tenant import Contract, Quota, Tenant
 from paretoserve.sim import baselines
 from paretoserve.sim.engine import ModelledEngine
 from paretoserve.sim.records import Record
@@ -124,6 +125,7 @@ def test_a_lost_replicas_streams_go_on_elsewhere() -> None:
     check_whole(workload, records)
     moved = [record for record in records if record.moves]
     assert len(moved) > 3
+    assert all(record.failovers == record.moves for record in moved)
     assert {record.first_profile for record in moved} == {"wide"}
     assert all(
         record.arrived_at < 5.5 < record.arrived_at + record.e2e_ms / 1000 for record in moved
@@ -184,6 +186,25 @@ def test_a_drained_replica_ends_what_it_has_and_takes_no_more() -> None:
     assert not any(record.moves for record in records)
 
 
+def test_a_drained_replica_is_started_again_when_it_is_empty() -> None:
+    """What it holds at 5 s takes until 8 s; with a start-up of 4 s it serves again from then."""
+    long = arrival(99, at_s=4.9, output_tokens=480, max_tokens=512)
+    later = [arrival(number, at_s=5.5 + number) for number in range(10)]
+    world = simulated_world(
+        workload_of(arrival(98), long, *later, duration_s=20),
+        fleet=(("wide", 1),),
+        faults=(Fault(5.0, "wide-00", Change.DRAINED), Fault(5.1, "wide-00", Change.BACK)),
+        startup_s=4.0,
+    )
+    records = simulate(world).records
+    ended_at = 4.9 + (records[1].e2e_ms or 0.0) / 1000
+    assert not any(record.moves for record in records)
+    served = [record for record in records[2:] if not record.refused]
+    assert 0 < len(served) < len(later)
+    first_s = min(record.arrived_at + record.ttft_ms / 1000 for record in served)
+    assert ended_at + 4.0 < first_s < ended_at + 4.5
+
+
 def test_a_slower_profile_than_its_curve_says() -> None:
     usual, slow = (
         simulate(simulated_world(workload_of(arrival()), fleet=(("wide", 1),), slowdown=factor))
@@ -199,6 +220,7 @@ def test_streams_that_would_be_late_are_moved_to_the_faster_profile() -> None:
     check_whole(workload, run.records)
     moved = [record for record in run.records if record.moves]
     assert moved
+    assert not any(record.failovers for record in moved)
     assert all(len(record.gpu_seconds_by_profile) == 2 for record in moved if record.moves == 1)
     assert {record.first_profile for record in moved} == {"wide"}
 
@@ -247,6 +269,33 @@ def test_a_hopeless_run_is_given_up() -> None:
     short = simulate(simulated_world(workload, goal=0.99, **late))
     assert (whole.stopped_early, short.stopped_early) == (False, True)
     assert len(short.records) < len(whole.records)
+
+
+def contracted(quota: Quota, **contracts: Contract) -> dict[str, Tenant]:
+    """A tenant whose standard tier has a contract or a quota, and no tier to fall back to."""
+    key = "sha256:" + "0" * 64
+    return {
+        "globex": Tenant(
+            name="globex", key_hashes=(key,), tiers=("standard",), quota=quota, contracts=contracts
+        )
+    }
+
+
+@pytest.mark.parametrize(
+    "tenants",
+    [
+        contracted(Quota(), standard=Contract(gpu_seconds_per_s=0.5)),
+        contracted(Quota(gpu_seconds_per_minute=5)),
+        contracted(Quota(max_in_flight=1)),
+    ],
+)
+def test_what_exceeds_a_contract_or_quota_was_not_promised(tenants: dict[str, Tenant]) -> None:
+    """As the gateway's SLA ledger has it, which hears of no such request."""
+    arrivals = [arrival(number, at_s=number / 100) for number in range(100)]
+    records = simulate(simulated_world(workload_of(*arrivals), tenants=tenants)).records
+    reasons = Counter((record.refused, record.in_contract) for record in records)
+    assert set(reasons) == {("", True), ("quota_exceeded", False)}
+    assert reasons["quota_exceeded", False] > 10
 
 
 def test_a_shared_prefix_is_used_and_recorded() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import pairwise
 
 import pytest
 
@@ -18,10 +19,18 @@ def built(trace=STEADY, mix=MIX, **how) -> Workload:
     return build(trace, mix, **{"context_tokens": 8192, "duration_s": 100.0, **how})
 
 
-def test_as_it_is_the_trace_is_replayed() -> None:
+def turned(values: list[float]) -> list[float]:
+    """A list from its least value on, as a circle."""
+    at = values.index(min(values))
+    return values[at:] + values[:at]
+
+
+def test_the_trace_is_replayed_from_somewhere_in_it_on() -> None:
     workload = built()
-    assert [arrival.at_s for arrival in workload.arrivals] == [row.at_s for row in STEADY]
-    assert [a.prompt_tokens for a in workload.arrivals] == [row.prompt_tokens for row in STEADY]
+    lengths = [a.prompt_tokens for a in workload.arrivals]
+    assert turned(lengths) == [row.prompt_tokens for row in STEADY]
+    gaps = {round(b.at_s - a.at_s, 9) for a, b in pairwise(workload.arrivals)}
+    assert gaps == {1.0}
     assert len({arrival.request_id for arrival in workload.arrivals}) == 100
     assert workload.rate == pytest.approx(1.0)
 
@@ -29,8 +38,21 @@ def test_as_it_is_the_trace_is_replayed() -> None:
 def test_compressed_time_runs_faster_and_the_trace_begins_again() -> None:
     arrivals = built(compress=4.0).arrivals
     assert len(arrivals) == 400
-    assert [arrival.at_s for arrival in arrivals[:3]] == [0.0, 0.25, 0.5]
-    assert [a.prompt_tokens for a in arrivals[100:103]] == [100, 101, 102]
+    assert {round(b.at_s - a.at_s, 9) for a, b in pairwise(arrivals)} == {0.25}
+    lengths = [a.prompt_tokens for a in arrivals]
+    assert lengths[100:] == lengths[:-100]
+    assert turned(lengths[:100]) == [row.prompt_tokens for row in STEADY]
+
+
+@pytest.mark.parametrize("load", [0.5, 1.0, 2.0])
+def test_each_seed_begins_elsewhere_and_names_its_requests(load: float) -> None:
+    """A trace with clients of its own leaves nothing else to chance."""
+    trace = [row._replace(client=f"c{at % 3}") for at, row in enumerate(STEADY)]
+    seeds = [built(trace, load=load, duration_s=30.0, seed=seed).arrivals for seed in (1, 2, 3)]
+    assert len({tuple(a.prompt_tokens for a in arrivals) for arrivals in seeds}) == 3
+    assert len({tuple(a.at_s for a in arrivals) for arrivals in seeds}) == 3
+    names = [arrival.request_id for arrivals in seeds for arrival in arrivals]
+    assert len(set(names)) == len(names)
 
 
 @pytest.mark.parametrize("load", [0.25, 1.0, 1.5, 3.0, 4.7])
@@ -76,7 +98,8 @@ def test_clients_stay_whole_and_fill_the_shares() -> None:
 
 def test_a_client_with_a_tenants_name_is_that_tenant() -> None:
     trace = [TraceRequest(0.0, 10, 10, "bulk"), TraceRequest(1.0, 10, 10, "acme")]
-    assert [a.tenant for a in built(trace, duration_s=2.0).arrivals] == ["bulk", "acme"]
+    asked = {a.tenant: a.tier for a in built(trace, duration_s=2.0).arrivals}
+    assert asked == {"bulk": "batch", "acme": "premium"}
 
 
 @pytest.mark.parametrize(
@@ -110,7 +133,7 @@ def test_prefixes_are_shared_within_a_pass_of_a_copy_and_nowhere_else() -> None:
     assert {len(arrival.blocks) for arrival in arrivals} == {1, 2, 4}  # whole ones only
     passes = Counter(arrival.blocks[0] for arrival in arrivals)
     assert passes.total() == 12
-    assert len(passes) in (4, 5)  # of a copy that is turned, the first and last pass are parts
+    assert len(passes) in (4, 5, 6)  # a copy is turned: its first and last pass may be parts
     sessions = Counter(arrival.session_id for arrival in arrivals if arrival.prompt_tokens > 1000)
     assert max(sessions.values()) == 2
     assert {a.session_id for a in arrivals}.isdisjoint({""})

@@ -88,7 +88,7 @@ def _world(options: argparse.Namespace, deployment: Deployment) -> tuple[Setting
     """What both policies are simulated on. Raises ConfigError."""
     if options.fleet is None:
         raise ConfigError("--trace needs --fleet PROFILE=REPLICAS,...: what is simulated")
-    plan, trace = simulation.read_plan(
+    plan, _, rows = simulation.read_traffic(
         options.deployment, deployment, trace=options.trace, duration_s=options.duration
     )
     fleet = simulation.read_fleet(options.fleet, deployment)
@@ -96,7 +96,7 @@ def _world(options: argparse.Namespace, deployment: Deployment) -> tuple[Setting
     loads = simulation.read_loads(options.load)
     if len(loads) != 1:
         raise ConfigError(f"--load {options.load}: give one load")
-    bench = Bench(setting, plan, simulation.read_rows(trace), (options.seed,), lambda _: None)
+    bench = Bench(setting, plan, rows, (options.seed,), lambda _: None)
     return setting, bench.workload(loads[0], options.seed)
 
 

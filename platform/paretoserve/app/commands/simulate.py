@@ -13,6 +13,7 @@ from rich.console import Console
 
 from paretoserve.app import simulation
 from paretoserve.app.config import ConfigError
+from paretoserve.app.simulated_faults import FAULT, read_faults, read_slowdown
 from paretoserve.sim import report, report_html, report_text
 from paretoserve.sim.bench import Bench
 from paretoserve.sim.bound import Bound
@@ -20,11 +21,14 @@ from paretoserve.sim.contenders import (
     BASELINES,
     Contender,
     Setting,
+    faults_of,
     of_baseline,
     of_mapping,
     of_policy,
 )
+from paretoserve.sim.report_means import Json
 from paretoserve.sim.search import BestMapping, Found
+from paretoserve.sim.world import DETECTION_S, STARTUP_S
 
 GOALS = (0.99, 0.95)
 BEST_STATIC = "best-static"
@@ -61,7 +65,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--trace",
         type=Path,
         metavar="PATH",
-        help="Azure 2023, Mooncake or ServeGen, .gz or not; default: the workload's",
+        help="Azure 2023, Mooncake or ServeGen, .gz or not, or a gateway's decision log (file or "
+        "folder), which has its own tenants and tiers; default: the workload's",
     )
     add(
         "--load",
@@ -102,8 +107,50 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="also find the highest load at which every tier is at 99%% and at 95%%",
     )
-    add("--out", type=Path, required=True, metavar="DIR",
-        help="gets results.json and report.html")  # fmt: skip
+    add(
+        "--compare",
+        nargs=2,
+        default=[],
+        metavar=("A", "B"),
+        help="the two to show side by side, at every load, by the names in the report; "
+        "default: each and the first",
+    )
+    _add_faults(parser)
+    add(
+        "--out",
+        type=Path,
+        default=Path("out/simulation"),
+        metavar="DIR",
+        help="gets results.json and report.html; default: %(default)s",
+    )
+
+
+def _add_faults(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("what goes wrong").add_argument
+    add(
+        "--fault", action="append", default=[], metavar="FAULT", help=f"{FAULT}; repeat it for more"
+    )
+    add(
+        "--startup-s",
+        type=_not_negative,
+        default=STARTUP_S,
+        metavar="SECONDS",
+        help="from 'back' to serving; default: %(default)g",
+    )
+    add(
+        "--detection-s",
+        type=_not_negative,
+        default=DETECTION_S,
+        metavar="SECONDS",
+        help="from a loss until routers notice; default: %(default)g",
+    )
+    add(
+        "--slowdown",
+        action="append",
+        default=[],
+        metavar="PROFILE=FACTOR",
+        help="a profile takes so many times as long as its curve says; repeat it for more",
+    )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -117,7 +164,8 @@ def run(options: argparse.Namespace) -> int:
         raise ConfigError(f"--baseline: {error}") from None
     except OSError as error:
         raise ConfigError(f"--out {options.out}: {error.strerror}") from None
-    bounds = [bench.bound(goal) for goal in GOALS]
+    _check_compared(options, contenders)
+    bounds = _bounds(bench)
     statics = [bench.best_static(bound.goal, bound) for bound in bounds if _wants_static(options)]
     highest = _highest(bench, contenders, bounds, statics) if options.search else {}
     swept = [*contenders, *_static_contender(statics, bench.setting)]
@@ -132,6 +180,11 @@ def run(options: argparse.Namespace) -> int:
             seeds=list(bench.seeds),
             telemetry_s=options.telemetry_s,
             routers=options.routers,
+            faults=bench.setting.faults,
+            startup_s=bench.setting.startup_s,
+            detection_s=bench.setting.detection_s,
+            slowdown=dict(bench.setting.slowdown),
+            compare=options.compare,
         ),
         bench.setting.deployment,
         bench.plan,
@@ -149,29 +202,52 @@ def run(options: argparse.Namespace) -> int:
 def _bench(options: argparse.Namespace) -> tuple[Bench, Path]:
     """What is simulated, and the path of the trace."""
     deployment = simulation.read_deployment(options.deployment, options.tiers)
-    plan, trace = simulation.read_plan(
+    plan, trace, rows = simulation.read_traffic(
         options.deployment,
         deployment,
         trace=options.trace,
         compress=options.compress,
         duration_s=options.duration,
     )
+    fleet = simulation.read_fleet(options.fleet, deployment)
     setting = Setting(
         deployment,
-        simulation.read_fleet(options.fleet, deployment),
+        fleet,
         routers=options.routers,
         telemetry_s=options.telemetry_s,
         warmup_s=plan.warmup_s,
+        faults=tuple(read_faults(options.fault, fleet, plan.duration_s)),
+        startup_s=options.startup_s,
+        detection_s=options.detection_s,
+        slowdown=read_slowdown(options.slowdown, deployment),
     )
-    rows = simulation.read_rows(trace)
     return Bench(setting, plan, rows, range(1, options.seeds + 1), _progress), trace
 
 
 def _contenders(options: argparse.Namespace, setting: Setting) -> list[Contender]:
     documents = simulation.read_policies(options.policy, setting.deployment)
+    simulation.check_telemetry(options.telemetry_s, documents)
     policies = [of_policy(name, document, setting) for name, document in documents.items()]
     names = [name for name in dict.fromkeys(options.baseline) if name != BEST_STATIC]
-    return [*policies, *(of_baseline(name, setting) for name in names)]
+    found = [*policies, *(of_baseline(name, setting) for name in names)]
+    for contender in found:
+        faults_of(contender, setting)
+    return found
+
+
+def _check_compared(options: argparse.Namespace, contenders: Sequence[Contender]) -> None:
+    known = [contender.name for contender in contenders]
+    known += [BEST_STATIC] if _wants_static(options) else []
+    for name in options.compare:
+        if name not in known:
+            raise ConfigError(f"--compare: there is no {name!r} here, only {', '.join(known)}")
+
+
+def _bounds(bench: Bench) -> list[Bound]:
+    try:
+        return [bench.bound(goal) for goal in GOALS]
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
 
 
 def _wants_static(options: argparse.Namespace) -> bool:
@@ -180,8 +256,14 @@ def _wants_static(options: argparse.Namespace) -> bool:
 
 def _static_contender(statics: Sequence[BestMapping], setting: Setting) -> list[Contender]:
     """The mapping that is best at the first goal at which any is."""
-    found = [one.mapping for one in statics if one.mapping is not None]
-    return [of_mapping(BEST_STATIC, found[0], setting)] if found else []
+    mappings = (one.mapping for one in statics if one.mapping is not None)
+    found = [of_mapping(BEST_STATIC, mapping, setting) for mapping in mappings][:1]
+    try:
+        for contender in found:
+            faults_of(contender, setting)
+    except ValueError as error:
+        raise ConfigError(f"--fault: {error}") from None
+    return found
 
 
 def _highest(
@@ -203,7 +285,7 @@ def _highest(
     return highest
 
 
-def _write(results: report.Json, folder: Path) -> None:
+def _write(results: Json, folder: Path) -> None:
     """Show the tables, and write them and the whole document."""
     console = Console()
     report_text.show(results, console if console.is_terminal else Console(width=WIDTH))

@@ -171,17 +171,24 @@ class Batch:
         self._held += sequence.cached
         self._totals.prompt_tokens += sequence.prompt_tokens
         self._totals.cached_tokens += sequence.cached
-        self._prefilling.append(sequence)
+        self._queue_prompt(sequence)
+
+    def _queue_prompt(self, sequence: Sequence) -> None:
+        """Behind the prompts that are begun, and before those of less priority that are not."""
+        queue, priority = self._prefilling, sequence.request.priority
+        at = len(queue)
+        while at and not _begun(queue[at - 1]) and queue[at - 1].request.priority < priority:
+            at -= 1
+        queue.insert(at, sequence)
 
     def _prefill(self, room: int) -> float:
-        """Give the chunk to the prompts in order of admission; returns the time, milliseconds."""
+        """Give the chunk to the prompts in their order; returns the time, milliseconds."""
         duration_ms = 0.0
         for sequence in self._prefilling:
             take = min(room, sequence.prompt_left)
             if take == 0:
                 break
-            begins = sequence.prompt_left + sequence.cached == sequence.prompt_tokens
-            duration_ms += self._curve.prefill_ms if begins else 0.0
+            duration_ms += 0.0 if _begun(sequence) else self._curve.prefill_ms
             duration_ms += 1000 * take / self._curve.prefill_tokens_per_s
             sequence.prompt_left -= take
             self._held += take
@@ -235,3 +242,8 @@ class Batch:
             self._prefilling.remove(sequence)
         self._reserved -= sequence.reserved_tokens
         self._held -= sequence.held_tokens
+
+
+def _begun(sequence: Sequence) -> bool:
+    """Whether some of its prompt has been prefilled."""
+    return sequence.prompt_left + sequence.cached < sequence.prompt_tokens

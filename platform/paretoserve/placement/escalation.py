@@ -8,6 +8,7 @@ faster profile, so it must be worth a stated gain in that chance.
 
 from __future__ import annotations
 
+import heapq
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -21,7 +22,9 @@ from paretoserve.latency.outlook import Outlook, outlook, present_tpot_ms
 from paretoserve.placement.streams import Leg, Stream
 
 LOOK_EVERY_S = 0.1
-"""How often a running stream is asked whether it is about to miss its target."""
+"""How often a running stream is asked whether it is about to miss its target, at the most."""
+LOOK_SHARE = 0.5
+"""Of its headroom, after which it is asked again: what was expected may have changed meanwhile."""
 PRIOR_GAPS = 32
 """Gaps between tokens that the predicted pace of a running stream is worth."""
 
@@ -76,24 +79,63 @@ def chance(stream: Stream, lasting: Lasting, pace: Pace, now: float) -> float:
     return kept
 
 
-def threatened(
+def headroom_ms(
     stream: Stream, rest: float, fastest: Pace, escalation: Escalation, now: float
-) -> bool:
-    """Whether it is time to think of moving a stream, because later may be too late.
+) -> float:
+    """How much longer a stream may go on where it is before it must be thought of moving, because
+    later may be too late: milliseconds, 0 or less when it is time, infinite for never.
 
-    One with a TPOT target, as soon as a move would leave it behind. One with an end-to-end target
-    at the last moment at which a long rest, `rest` tokens, would still make it elsewhere: until
-    then it may end by itself, and costs less where it is. One whose first token was late has missed
-    its promise wherever it goes: room elsewhere is for those that have not.
+    One with a TPOT target, until a move would leave it behind. One with an end-to-end target until
+    the last moment at which a long rest, `rest` tokens, would still make it elsewhere: until then
+    it may end by itself, and costs less where it is. One whose first token was late has missed its
+    promise wherever it goes: room elsewhere is for those that have not.
     """
     first_ms, targets = stream.ttft_ms, stream.targets
-    if first_ms is None or stream.tokens < escalation.least_tokens or first_ms > targets.ttft_ms:
-        return False
+    if first_ms is None or first_ms > targets.ttft_ms:
+        return math.inf
     delay_ms = fastest.delay_ms(stream)
-    if stream.overdrawn_ms + delay_ms > 0:
-        return True
-    spent = 1000 * (now - stream.arrived_at)
-    return spent + delay_ms + fastest.of(stream) * rest > targets.e2e_ms * escalation.share
+    ahead_ms = -(stream.overdrawn_ms + delay_ms)
+    if targets.e2e_ms == math.inf:
+        return ahead_ms
+    spent_ms = 1000 * (now - stream.arrived_at)
+    whole_ms = spent_ms + delay_ms + fastest.of(stream) * rest
+    return min(ahead_ms, targets.e2e_ms * escalation.share - whole_ms)
+
+
+class Watchlist:
+    """Running streams that may be moved, and when to look at each again."""
+
+    def __init__(self) -> None:
+        self._streams: dict[str, Stream] = {}
+        self._looks: list[tuple[float, str]] = []
+
+    def __len__(self) -> int:
+        return len(self._streams)
+
+    def add(self, stream: Stream, at: float) -> None:
+        """Look at a stream at a time, in place of when it would have been."""
+        request_id = stream.request.request_id
+        stream.look_at = at
+        self._streams[request_id] = stream
+        heapq.heappush(self._looks, (at, request_id))
+        if len(self._looks) > 2 * len(self._streams) + 16:
+            self._looks = [(one.look_at, name) for name, one in self._streams.items()]
+            heapq.heapify(self._looks)
+
+    def remove(self, request_id: str) -> None:
+        """Look at a stream no more; no error for one that is not watched."""
+        self._streams.pop(request_id, None)
+
+    def due(self, now: float) -> list[Stream]:
+        """Those whose time has come, earliest first; each is to be added again."""
+        found = []
+        while self._looks and self._looks[0][0] <= now:
+            at, request_id = heapq.heappop(self._looks)
+            stream = self._streams.get(request_id)
+            if stream is not None and stream.look_at == at:
+                stream.look_at = math.inf  # it may stand there twice for that time
+                found.append(stream)
+        return found
 
 
 class Paces:

@@ -28,10 +28,12 @@ from paretoserve.ledger.fairness import VirtualTime
 from paretoserve.ledger.ledger import Ledger
 from paretoserve.placement.escalation import (
     LOOK_EVERY_S,
+    LOOK_SHARE,
     Paces,
+    Watchlist,
     chance,
+    headroom_ms,
     present_pace,
-    threatened,
 )
 from paretoserve.placement.experience import Experience
 from paretoserve.placement.fleet import Fleet
@@ -112,7 +114,7 @@ class Router:
         self._fairness = VirtualTime()
         self._room = WaitingRoom(self._fairness)
         self._streams: dict[str, Stream] = {}
-        self._watched: dict[str, Stream] = {}
+        self._watched = Watchlist()
         self._shed: list[Refused] = []
         self._paces = Paces(self._profiles)
         self._freed = False
@@ -307,7 +309,7 @@ class Router:
     def _orphan(self, stream: Stream) -> None:
         """Its tier is gone: what runs goes on where it is, what is held is refused."""
         request_id = stream.request.request_id
-        self._watched.pop(request_id, None)
+        self._watched.remove(request_id)
         if self._room.remove(request_id) is not None:
             self._settle(stream)
             self._shed.append(Refused(stream.request, None, _no_longer_offered(stream.tier)))
@@ -363,7 +365,7 @@ class Router:
         self._fleet.reserve(ticket, now, leg.uncached)
         self._experience.placed(stream, leg, now)
         if self._movable(stream, leg):
-            self._watched[request.request_id] = stream
+            self._watched.add(stream, now + LOOK_EVERY_S)
         return Placed(request, decision, ticket)
 
     def _leg(self, stream: Stream, decision: Decision, ticket: Ticket, now: float) -> Leg:
@@ -463,32 +465,38 @@ class Router:
 
     def _moved(self, now: float) -> Iterator[Placed]:
         """Streams that would miss their target where they are, and would not elsewhere."""
-        least, fleet = self._policy.document.escalation.least_tokens, self.snapshot(now)
-        for stream in list(self._watched.values()):
+        fleet = self.snapshot(now)
+        for stream in self._watched.due(now):
             leg = stream.leg
-            if leg is None or leg.tokens < least or now - stream.looked_at < LOOK_EVERY_S:
+            if leg is None:
                 continue
-            stream.looked_at = now
-            if self._worth_moving(stream, leg, fleet):
+            room_ms = self._headroom_ms(stream, leg, fleet)
+            self._watched.add(stream, now + max(LOOK_EVERY_S, LOOK_SHARE * room_ms / 1000))
+            if room_ms <= 0 and self._worth_moving(stream, leg, fleet):
                 rest = self._experience.rest(stream)
                 moved = self._move(stream, stream.continued(rest, now), now)
                 if moved is not None:
                     fleet = self.snapshot(now)
                     yield moved
 
+    def _headroom_ms(self, stream: Stream, leg: Leg, fleet: Snapshot) -> float:
+        """How much longer it may go on where it is; a little, until enough is seen of it."""
+        escalation = self._policy.document.escalation
+        if leg.tokens < escalation.least_tokens:
+            return 1.0
+        rest = self._experience.rest_high(stream) if stream.targets.e2e_ms < math.inf else 0.0
+        fastest = self._paces.fastest(stream.tier, stream.request.model, fleet)
+        return headroom_ms(stream, rest, fastest, escalation, fleet.taken_at)
+
     def _worth_moving(self, stream: Stream, leg: Leg, fleet: Snapshot) -> bool:
         """Whether a faster profile would raise the chance of keeping the promise by enough."""
-        escalation, now = self._policy.document.escalation, fleet.taken_at
-        fastest = self._paces.fastest(stream.tier, stream.request.model, fleet)
-        rest = self._experience.rest_high(stream) if stream.targets.e2e_ms < math.inf else 0.0
-        if not threatened(stream, rest, fastest, escalation, now):
-            return False
+        now, lasting = fleet.taken_at, self._experience.lasting(stream)
         state = self._fleet.state(leg.ticket.replica_id, now)
         learned = fleet.residuals.get(leg.profile.name, NO_RESIDUALS)
         present = present_pace(leg, state, learned)
-        lasting = self._experience.lasting(stream)
+        fastest = self._paces.fastest(stream.tier, stream.request.model, fleet)
         gain = chance(stream, lasting, fastest, now) - chance(stream, lasting, present, now)
-        return gain >= escalation.gain
+        return gain >= self._policy.document.escalation.gain
 
     def _move(self, stream: Stream, request: Request, now: float) -> Placed | None:
         """Move a stream to a replica that is in time for its rest, if there is one."""
@@ -515,7 +523,7 @@ class Router:
         self._experience.ended(leg, self._fleet.state(leg.ticket.replica_id, now), now)
         self._fleet.release(request_id)
         self._charge(stream, cost - leg.ticket.gpu_seconds)
-        self._watched.pop(request_id, None)
+        self._watched.remove(request_id)
         stream.gpu_seconds += cost
         stream.leg = None
 

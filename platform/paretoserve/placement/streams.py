@@ -56,7 +56,8 @@ class Stream:
     tokens: int = 0
     moves: int = 0
     gpu_seconds: float = 0.0
-    looked_at: float = -math.inf
+    look_at: float = math.inf
+    """When it is to be looked at again, where it is watched."""
     interrupted_at: float = -math.inf
     """When a replica last failed it in mid-answer."""
 

@@ -18,7 +18,15 @@ from paretoserve.domain.replica import Health, Snapshot
 from paretoserve.domain.residual import LOAD_BUCKETS, Factors, Residuals
 from paretoserve.domain.targets import Targets
 from paretoserve.domain.ticket import Ticket
-from paretoserve.placement.escalation import NOWHERE, Pace, Paces, chance, present_pace, threatened
+from paretoserve.placement.escalation import (
+    NOWHERE,
+    Pace,
+    Paces,
+    Watchlist,
+    chance,
+    headroom_ms,
+    present_pace,
+)
 from paretoserve.placement.streams import Leg, Stream
 
 ARRIVED = 50.0
@@ -44,32 +52,64 @@ def lasting(more: float) -> float:
     return 0.99 ** max(0, math.ceil(more - 1e-6) - 1)
 
 
-def is_threatened(found: Stream, now_ms: float = 200, rest: float = 100) -> bool:
-    return threatened(found, rest, FASTEST, ESCALATION, ARRIVED + now_ms / 1000)
+def headroom(found: Stream, now_ms: float = 200, rest: float = 100) -> float:
+    return headroom_ms(found, rest, FASTEST, ESCALATION, ARRIVED + now_ms / 1000)
+
+
+DELAY_MS = 20 + 0.1 * 511
 
 
 @pytest.mark.parametrize(
-    ("why", "found", "thought_of"),
+    ("why", "found", "room_ms"),
     [
-        ("it is behind", stream(Targets(300, 9)), True),
-        ("it would be behind after a move", stream(Targets(300, 11)), True),
-        ("it would not", stream(Targets(300, 18)), False),
-        ("its pace is not known yet", stream(Targets(300, 9), tokens=3), False),
-        ("it has just enough tokens", stream(Targets(300, 9), tokens=4), True),
-        ("its first token was late already", stream(Targets(99, 9)), False),
-        ("nothing but the first token was promised", stream(Targets(ttft_ms=300)), False),
+        ("it is behind", stream(Targets(300, 9)), -10 - DELAY_MS),
+        ("it would be behind after a move", stream(Targets(300, 11)), 10 - DELAY_MS),
+        ("it would not", stream(Targets(300, 18)), 80 - DELAY_MS),
+        ("its first token was late already", stream(Targets(99, 9)), math.inf),
+        ("nothing but the first token was promised", stream(Targets(ttft_ms=300)), math.inf),
+        ("it has no token", stream(Targets(300, 9), tokens=0), math.inf),
     ],
 )
-def test_a_stream_with_a_tpot_target(why: str, found: Stream, thought_of: bool) -> None:
-    assert is_threatened(found) == thought_of, why
+def test_the_headroom_of_a_promised_pace(why: str, found: Stream, room_ms: float) -> None:
+    assert headroom(found) == pytest.approx(room_ms), why
 
 
 def test_a_stream_with_an_end_target_stays_until_the_last_moment() -> None:
     """A long rest of 100 tokens takes 20 + 51 + 200 ms elsewhere."""
     found = stream(Targets(e2e_ms=1000))
-    last_ms = 0.9 * 1000 - (20 + 0.1 * 511 + 2 * 100)
-    assert not is_threatened(found, last_ms - 1)
-    assert is_threatened(found, last_ms + 1)
+    last_ms = 0.9 * 1000 - (DELAY_MS + 2 * 100)
+    assert headroom(found, last_ms - 10) == pytest.approx(10)
+    assert headroom(found, last_ms + 10) == pytest.approx(-10)
+    both = stream(Targets(300, 18, 1000))
+    assert headroom(both, last_ms - 1) == pytest.approx(1)
+    assert headroom(both, last_ms - 100) == pytest.approx(80 - DELAY_MS)
+
+
+def test_streams_are_looked_at_when_their_time_has_come() -> None:
+    watched = Watchlist()
+    names = {}
+    for name in ("a", "b", "c"):
+        names[name] = stream(Targets())
+        names[name].request = replace(names[name].request, request_id=name)
+    for name, at in (("a", 3.0), ("b", 1.0), ("a", 3.0), ("c", 2.0), ("b", 4.0)):
+        watched.add(names[name], at)
+    watched.remove("c")
+    watched.remove("never watched")
+    assert len(watched) == 2
+    assert watched.due(2.5) == []
+    assert watched.due(3.0) == [names["a"]]
+    assert watched.due(3.5) == [], "until it is added again"
+    watched.add(names["a"], 5.0)
+    assert watched.due(9.0) == [names["b"], names["a"]]
+
+
+def test_looks_that_were_put_off_are_cleared_away() -> None:
+    watched, found = Watchlist(), stream(Targets())
+    for at in range(500):
+        watched.add(found, float(at))
+    assert len(watched._looks) <= 18
+    assert watched.due(498.0) == []
+    assert watched.due(499.0) == [found]
 
 
 def test_a_replay_takes_all_that_it_has() -> None:

@@ -35,6 +35,7 @@ TIERS = (
     Tier(name="batch", e2e_ms=120_000, priority=10, profiles=BOTH),
 )  # fmt: skip
 FLEET = (("fast", 3), ("wide", 2))
+SEEDS = (3, 4, 5)
 LEARNT_S = 10.0
 """What comes before may suffer from what is not known yet."""
 
@@ -42,23 +43,30 @@ LEARNT_S = 10.0
 def played(
     rate: float, duration_s: float, profiles: tuple[Profile, ...] = PROFILES, **world: Any
 ) -> Sequence[Record]:
-    """Without escalation, which would hide that a stream was sent to the wrong profile."""
+    """What became of the requests of several runs.
+
+    Without escalation, which would hide that a stream was sent to the wrong profile.
+    """
     document = PolicyDocument(version="test", escalation=Escalation(enabled=False))
     shares = {share.tenant: rate * share.share for share in MIX}
-    trace = synthetic([Source(*source) for source in shares.items()], duration_s, 3)
-    workload: Workload = build(
-        trace, MIX, context_tokens=CONTEXT_TOKENS, duration_s=duration_s, seed=3
-    )
-    return simulate(
-        simulated_world(
-            workload,
-            policy=lambda: Policy(document, TIERS, profiles),
-            tiers=TIERS,
-            profiles=profiles,
-            fleet=FLEET,
-            **world,
+    records: list[Record] = []
+    for seed in SEEDS:
+        trace = synthetic([Source(*source) for source in shares.items()], duration_s, seed)
+        workload: Workload = build(
+            trace, MIX, context_tokens=CONTEXT_TOKENS, duration_s=duration_s, seed=seed
         )
-    ).records
+        run = simulate(
+            simulated_world(
+                workload,
+                policy=lambda: Policy(document, TIERS, profiles),
+                tiers=TIERS,
+                profiles=profiles,
+                fleet=FLEET,
+                **world,
+            )
+        )
+        records += run.records
+    return records
 
 
 def slower(profile: Profile, factor: float) -> Profile:

@@ -32,7 +32,9 @@ REFRESH_EVERY = 60
 """Decisions between two changes of residuals: 4 profiles, each every 0.25 s, at 1,000 a second."""
 
 
-def profile(number: int, fastest_ms: float, slowest_ms: float, most: int) -> Profile:
+def profile(
+    number: int, fastest_ms: float, slowest_ms: float, most: int, drafts: float = 1.0
+) -> Profile:
     """One of TPOT from `fastest_ms` to `slowest_ms`, with `most` streams at once."""
     points = ((1, fastest_ms), (most // 4, (2 * fastest_ms + slowest_ms) / 3), (most, slowest_ms))
     return Profile(
@@ -46,12 +48,13 @@ def profile(number: int, fastest_ms: float, slowest_ms: float, most: int) -> Pro
             hardware="none",
             points=tuple(CurvePoint(batch=batch, tpot_ms=tpot) for batch, tpot in points),
             prefill_tokens_per_s=100_000,
+            acceptance_length=drafts,
         ),
     )
 
 
 PROFILES = (
-    profile(0, 1, 2.5, 16),
+    profile(0, 1, 2.5, 16, drafts=2.8),
     profile(1, 2, 6, 64),
     profile(2, 4, 12, 128),
     profile(3, 6, 20, 256),
@@ -100,7 +103,8 @@ class World:
         draw = self._draw
         tier = draw.choices(TIERS, SHARES)[0].name
         output = draw.uniform(20, 400)
-        estimate = Estimate(output, output * draw.uniform(1, 2.5))
+        accepted = round(draw.uniform(0.8, 1.2), 2)
+        estimate = Estimate(output, output * draw.uniform(1, 2.5), (("profile-0", accepted),))
         tokens = draw.randrange(50, 10_000)
         return Request(
             str(number), "m", "t", tier, tokens, 1000, estimate=estimate, draw=draw.random()

@@ -47,7 +47,13 @@ class Candidates(Sequence[Candidate]):
         return self._told(*self._entries[at])
 
     def __iter__(self) -> Iterator[Candidate]:
-        return (self._told(*entry) for entry in self._entries)
+        columns = [figures.tolist() for figures in self._board.prediction]
+        predictions = [Prediction(*row) for row in zip(*columns, strict=True)]
+        for option, place in self._entries:
+            if place is None:
+                yield _absent(option)
+            else:
+                yield self._candidate(option, place, predictions[place])
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Sequence) and tuple(self) == tuple(other)
@@ -62,8 +68,11 @@ class Candidates(Sequence[Candidate]):
     def _told(self, option: Option, place: int | None) -> Candidate:
         if place is None:
             return _absent(option)
-        found = self._verdicts[place]
-        return _candidate(self._board, option, place, found, chosen=place == self._chosen)
+        return self._candidate(option, place, _prediction(self._board, place))
+
+    def _candidate(self, option: Option, place: int, prediction: Prediction) -> Candidate:
+        found, chosen = self._verdicts[place], place == self._chosen
+        return _candidate(self._board, option, place, found, prediction, chosen=chosen)
 
 
 def chosen(board: Board, choice: Choice) -> Candidate | None:
@@ -72,13 +81,22 @@ def chosen(board: Board, choice: Choice) -> Candidate | None:
     if option is None or place is None:
         return None
     found = Verdict.FEASIBLE if board.confident[place] else verdicts(board)[place]
-    return _candidate(board, option, place, found, chosen=True)
+    return _candidate(board, option, place, found, _prediction(board, place), chosen=True)
+
+
+def _prediction(board: Board, place: int) -> Prediction:
+    return Prediction(*[float(figures[place]) for figures in board.prediction])
 
 
 def _candidate(
-    board: Board, option: Option, place: int, found: Verdict, *, chosen: bool
+    board: Board,
+    option: Option,
+    place: int,
+    found: Verdict,
+    prediction: Prediction,
+    *,
+    chosen: bool,
 ) -> Candidate:
-    prediction = Prediction(*[float(figures[place]) for figures in board.prediction])
     return Candidate(
         option.profile.name,
         board.columns.states[place].replica_id,

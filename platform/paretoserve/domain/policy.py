@@ -75,6 +75,9 @@ class PolicyDocument(Document):
         lt=1,
         description="quantile of TTFT and TPOT that must be in time for a placement to be confident",
     )
+    median: bool = Field(
+        default=True, description="place where only the median is in time, if nothing else is"
+    )
     reserve: float = Field(
         default=0.5,
         ge=0,

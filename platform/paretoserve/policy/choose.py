@@ -88,7 +88,9 @@ def _in_time(board: Board) -> Choice | None:
     """The best replica of the first option that has one in time."""
     if (found := _first(board, board.confident)) is not None:
         return Choice(Outcome.PLACED, "confident", *found)
-    if board.case.request.running or (found := _first(board, board.timely)) is None:
+    if board.case.request.running or not board.document.median:
+        return None
+    if (found := _first(board, board.timely)) is None:
         return None
     return Choice(Outcome.PLACED, "median", *found)
 
@@ -107,7 +109,8 @@ def _spare(board: Board) -> Choice | None:
     option = next((option for option in board.options if option.rejection is None), None)
     if option is None:
         return None
-    for rule, which in (("confident", board.confident), ("median", board.timely)):
+    likely = board.timely if board.document.median else board.confident
+    for rule, which in (("confident", board.confident), ("median", likely)):
         place = board.best(option, which & board.columns.spare)
         if place is not None:
             return Choice(Outcome.PLACED, rule, option, place)

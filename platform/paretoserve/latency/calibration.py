@@ -42,14 +42,15 @@ class Calibration:
             raise ValueError(
                 f"half_life_s is {half_life_s} and refresh_s {refresh_s}; both must be above 0"
             )
-        self._confidence = confidence
+        self.confidence = confidence
+        """May be set anew: what is known is read at it from its next refresh on."""
         self._half_life_s = half_life_s
         self._refresh_s = refresh_s
         self._refreshed: dict[str, float] = {}
         """When each profile was, the longest ago first."""
         self._ratios: dict[str, tuple[Ratios, Ratios]] = {}
-        prior = Ratios(confidence, half_life_s)
-        nothing = _residuals(prior, prior, now=0.0)
+        prior = Ratios(half_life_s)
+        nothing = _residuals(prior, prior, 0.0, confidence)
         self._residuals: Mapping[str, Residuals] = dict.fromkeys(profiles, nothing)
 
     def observe(  # noqa: PLR0917 (what a request got, in one row)
@@ -114,21 +115,21 @@ class Calibration:
         del self._refreshed[profile]
         self._refreshed[profile] = now
         ttft, tpot = self._ratios[profile]
-        new = _residuals(ttft, tpot, now)
+        new = _residuals(ttft, tpot, now, self.confidence)
         if not _same(new, self._residuals.get(profile)):
             self._residuals = {**self._residuals, profile: new}
 
     def _begin(self, profile: str) -> tuple[Ratios, Ratios]:
         self._refreshed[profile] = -math.inf
         known = self._ratios[profile] = (
-            Ratios(self._confidence, self._half_life_s),
-            Ratios(self._confidence, self._half_life_s),
+            Ratios(self._half_life_s),
+            Ratios(self._half_life_s),
         )
         return known
 
 
-def _residuals(ttft: Ratios, tpot: Ratios, now: float) -> Residuals:
-    pairs = zip(ttft.factors(now), tpot.factors(now), strict=True)
+def _residuals(ttft: Ratios, tpot: Ratios, now: float, confidence: float) -> Residuals:
+    pairs = zip(ttft.factors(now, confidence), tpot.factors(now, confidence), strict=True)
     return Residuals(tuple(Factors(*of_ttft, *of_tpot) for of_ttft, of_tpot in pairs))
 
 

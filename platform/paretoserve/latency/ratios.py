@@ -42,12 +42,9 @@ class Ratios:
     one alone never carries the high quantile away while some five that agree carry the median.
     """
 
-    __slots__ = ("_confidence", "_doubt", "_least_share", "_loads", "_prior")
+    __slots__ = ("_loads", "_prior")
 
-    def __init__(self, confidence: float, half_life_s: float) -> None:
-        self._confidence = confidence
-        self._doubt = LONE / (1 - confidence)
-        self._least_share = LEAST_SHARE * (1 - confidence)
+    def __init__(self, half_life_s: float) -> None:
         self._prior = lognormal(PRIOR_SPREAD)
         self._loads = [
             DecayedHistogram(BINS, half_life_s, MOST_EVIDENCE) for _ in range(LOAD_BUCKETS)
@@ -57,32 +54,34 @@ class Ratios:
         """`ratio` was observed in a load bucket."""
         self._loads[bucket].add(bin_of(ratio), now)
 
-    def factors(self, now: float) -> list[tuple[float, float]]:
-        """(median, high quantile) by load bucket."""
+    def factors(self, now: float, confidence: float) -> list[tuple[float, float]]:
+        """(median, `confidence` quantile) by load bucket."""
         evidence = [load.evidence(now) for load in self._loads]
         sums = [load.sums() for load in self._loads]
-        return [self._factor(bucket, evidence, sums) for bucket in range(LOAD_BUCKETS)]
+        return [self._factor(bucket, evidence, sums, confidence) for bucket in range(LOAD_BUCKETS)]
 
     def _factor(
-        self, bucket: int, evidence: list[float], sums: list[list[float]]
+        self, bucket: int, evidence: list[float], sums: list[list[float]], confidence: float
     ) -> tuple[float, float]:
         shared = [worth * NEIGHBOUR ** abs(at - bucket) for at, worth in enumerate(evidence)]
-        own, together = self._trust(evidence[bucket]), self._trust(sum(shared))
+        own, together = _trust(evidence[bucket], confidence), _trust(sum(shared), confidence)
+        least_share = LEAST_SHARE * (1 - confidence)
         borrowed = (1 - own) * together / sum(shared) if together > 0 else 0.0
         shares = [borrowed * worth for worth in shared]
         shares[bucket] += own
         parts: list[Part] = [
             (share / sums[at][-1], sums[at])
             for at, share in enumerate(shares)
-            if share > self._least_share
+            if share > least_share
         ]
-        if (share := (1 - own) * (1 - together)) > self._least_share:
+        if (share := (1 - own) * (1 - together)) > least_share:
             parts.append((share, self._prior))
         median = quantile(parts, 0.5)
-        return ratio_at(median), ratio_at(quantile(parts, self._confidence, int(median)))
+        return ratio_at(median), ratio_at(quantile(parts, confidence, int(median)))
 
-    def _trust(self, evidence: float) -> float:
-        return evidence**2 / (evidence**2 + self._doubt)
+
+def _trust(evidence: float, confidence: float) -> float:
+    return evidence**2 / (evidence**2 + LONE / (1 - confidence))
 
 
 def bin_of(ratio: float) -> int:

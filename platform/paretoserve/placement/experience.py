@@ -44,10 +44,9 @@ class Experience:
         self.follow(document, profiles)
 
     def follow(self, document: PolicyDocument, profiles: Iterable[Profile]) -> None:
-        """Expect by another document's quantiles of length; what was learned stays, and residuals
-        keep the confidence that they began with.
-        """
+        """Expect by another document's quantiles; what was learned stays."""
         self._document = document
+        self._calibration.confidence = document.confidence
         self._drafting = [
             (profile.name, profile.curve.acceptance_length)
             for profile in profiles
@@ -141,6 +140,11 @@ class Experience:
             self._lengths.observe(request.tenant, stream.tokens, cut, now)
         if leg is not None:
             self._acceptances.observe(request.tenant, leg.ticket.profile, acceptance, now)
+
+    def left(self, stream: Stream, now: float) -> None:
+        """Learn from an answer that nobody waited for: it would have been longer."""
+        if stream.tokens > 0:
+            self._lengths.observe(stream.request.tenant, stream.tokens, True, now)
 
     def _acceptance(self, tenant: str) -> tuple[tuple[str, float], ...]:
         """The tenant's tokens per step over the figure of each profile that drafts, in whole

@@ -253,6 +253,7 @@ class Router:
             return 0.0
         self._room.remove(request_id)
         self._judge(stream, end, now, usage)
+        self._experience.left(stream, now)
         leg = stream.leg
         if leg is not None:
             if usage is not None and leg.first_at is None:

@@ -76,6 +76,25 @@ def test_lengths_are_the_tenants_own() -> None:
     assert short == pytest.approx(20, rel=0.1)
 
 
+def test_of_an_answer_that_nobody_waited_for_it_is_known_how_long_it_got() -> None:
+    by = experience()
+    for _ in range(50):
+        by.left(stream(900, leg(), max_tokens=4000), NOW)
+        by.left(stream(0, leg(), max_tokens=4000), NOW)
+    assert expected(by, max_tokens=4000).estimate.output_tokens > 900
+
+
+def test_residuals_are_at_the_confidence_of_the_document_of_the_day() -> None:
+    by = experience(confidence=0.9)
+    for number in range(50):
+        by.began(leg(), NOW + 0.01 + number / 1000)
+    before = by.residuals(NOW + 1)["fast"].at(0.1)
+    by.follow(document(confidence=0.99), PROFILES)
+    after = by.residuals(NOW + 2)["fast"].at(0.1)
+    assert after.ttft_high > 1.05 * before.ttft_high
+    assert after.ttft == pytest.approx(before.ttft, rel=0.05)
+
+
 @given(st.integers(1, 3000))
 def test_never_more_is_expected_than_was_asked_for(most: int) -> None:
     estimate = expected(experience(), max_tokens=most).estimate

@@ -104,6 +104,7 @@ class PriceList:
         self._profiles = profiles
         self._paces = dict(paces)
         self._rates = lru_cache(maxsize=4096)(self._compute_rates)
+        self._pays_to = lru_cache(maxsize=4096)(self._compute_pays_to)
         self._rows = lru_cache(maxsize=4096)(self._compute_row)
         tiers = tuple(tiers)
         self._fullest = {name: math.log2(fullest_tpot_ms(p)) for name, p in profiles.items()}
@@ -167,7 +168,7 @@ class PriceList:
 
         return Rate(price(1, 0), slower * price(0, 1), pays_to)
 
-    def _pays_to(self, name: str, names: Iterable[str], accepts: float) -> float:
+    def _compute_pays_to(self, name: str, names: tuple[str, ...], accepts: float) -> float:
         """The batch up to which a profile that drafts is faster than those of `names` that are
         like it and do not.
         """

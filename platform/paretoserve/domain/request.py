@@ -102,6 +102,11 @@ class Request:
     draw: float = 1.0
     """In [0, 1): the only randomness a decision may use; 1 for none."""
 
+    @property
+    def has_own_targets(self) -> bool:
+        """Whether a target of its own takes the place of its tier's."""
+        return not self.ttft_ms is self.tpot_ms is self.e2e_ms is None
+
 
 def _integer(name: str, value: int, low: int, high: int) -> None:
     if not low <= value <= high:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +16,10 @@ class Targets:
     ttft_ms: float = math.inf
     tpot_ms: float = math.inf
     e2e_ms: float = math.inf
+
+    def looser(self, other: Targets) -> Targets:
+        """Of each bound the larger one."""
+        return Targets(*map(max, astuple(self), astuple(other)))
 
     def met(self, ttft_ms: float, tpot_ms: float | None, e2e_ms: float) -> bool:
         """Whether a request that took so long kept them all; `tpot_ms` None for a single token."""

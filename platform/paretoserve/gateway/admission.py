@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 
 from paretoserve.domain.errors import ContextTooLong, InvalidRequest
@@ -16,6 +15,8 @@ from paretoserve.gateway.setup import Setup
 from paretoserve.placement.prefixes import block_hashes
 
 DEFAULT_MAX_TOKENS = Sampling().max_tokens
+LEAST_TARGET_MS, MOST_TARGET_MS = 0.001, 1e9
+"""What a client may ask for as a target of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +73,12 @@ async def admit(setup: Setup, call: Call) -> Admitted:
 
 
 def _check_target(name: str, value: float | None) -> None:
-    if value is not None and not (math.isfinite(value) and value > 0):
-        raise InvalidRequest(f"{name} is {value}; it must be a number above 0", param=name)
+    if value is not None and not LEAST_TARGET_MS <= value <= MOST_TARGET_MS:
+        raise InvalidRequest(
+            f"{name} is {value}; it must be from {LEAST_TARGET_MS:g} to {MOST_TARGET_MS:g} "
+            "milliseconds",
+            param=name,
+        )
 
 
 def _fitted(sampling: Sampling, prompt_tokens: int, context: int, model: str) -> Sampling:

@@ -22,6 +22,7 @@ _BUSY = {
     Verdict.FULL,
     Verdict.CROWDS,
     Verdict.RESERVED,
+    Verdict.PAST_BREAK_EVEN,
 }
 """What passes by itself as requests end."""
 

@@ -49,9 +49,14 @@ class Calibration:
         self._refreshed: dict[str, float] = {}
         """When each profile was, the longest ago first."""
         self._ratios: dict[str, tuple[Ratios, Ratios]] = {}
-        prior = Ratios(half_life_s)
-        nothing = _residuals(prior, prior, 0.0, confidence)
-        self._residuals: Mapping[str, Residuals] = dict.fromkeys(profiles, nothing)
+        self._residuals: Mapping[str, Residuals] = {}
+        self.know(profiles)
+
+    def know(self, profiles: Iterable[str]) -> None:
+        """Profiles that are new have the prior's factors."""
+        prior = Ratios(self._half_life_s)
+        nothing = _residuals(prior, prior, 0.0, self.confidence)
+        self._residuals = {**dict.fromkeys(profiles, nothing), **self._residuals}
 
     def observe(  # noqa: PLR0917 (what a request got, in one row)
         self,

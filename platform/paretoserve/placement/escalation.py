@@ -19,10 +19,12 @@ from paretoserve.domain.replica import Health, ReplicaState, Snapshot
 from paretoserve.domain.residual import NO_RESIDUALS, Residuals
 from paretoserve.domain.tier import Tier
 from paretoserve.latency.outlook import Outlook, outlook, present_tpot_ms
-from paretoserve.placement.streams import Leg, Stream
+from paretoserve.placement.streams import Leg, Stream, heard_until
 
 LOOK_EVERY_S = 0.1
 """How often a running stream is asked whether it is about to miss its target, at the most."""
+LOOK_AGAIN_S = 10.0
+"""How often it is asked at the least."""
 LOOK_SHARE = 0.5
 """Of its headroom, after which it is asked again: what was expected may have changed meanwhile."""
 PRIOR_GAPS = 32
@@ -35,7 +37,7 @@ Lasting = Callable[[float], float]
 @dataclass(frozen=True, slots=True)
 class Pace:
     """How fast a stream may be expected to go on at a profile: milliseconds, at the acceptance
-    that its curve holds at. `fixed_ms` and `prompt_ms` a token pass before it does.
+    that its curve holds at. `fixed_ms` and `prompt_ms` a token pass before it does, if it moves.
     """
 
     profile: str
@@ -68,7 +70,7 @@ def chance(stream: Stream, lasting: Lasting, pace: Pace, now: float) -> float:
     if tpot_ms == math.inf:
         return 0.0
     if targets.tpot_ms < math.inf:
-        behind, gained = stream.overdrawn_ms + delay_ms, targets.tpot_ms - tpot_ms
+        behind, gained = stream.overdrawn_ms(now) + delay_ms, targets.tpot_ms - tpot_ms
         if behind > 0:
             kept = lasting(behind / gained) if gained > 0 else 0.0
         elif -math.inf < behind and gained < 0:
@@ -91,10 +93,10 @@ def headroom_ms(
     promise wherever it goes: room elsewhere is for those that have not.
     """
     first_ms, targets = stream.ttft_ms, stream.targets
-    if first_ms is None or first_ms > targets.ttft_ms:
+    if first_ms is None or first_ms > targets.ttft_ms or fastest is NOWHERE:
         return math.inf
-    delay_ms = fastest.delay_ms(stream)
-    ahead_ms = -(stream.overdrawn_ms + delay_ms)
+    delay_ms = fastest.delay_ms(stream) + 1000 * LOOK_EVERY_S
+    ahead_ms = -(stream.overdrawn_ms(now) + delay_ms)
     if targets.e2e_ms == math.inf:
         return ahead_ms
     spent_ms = 1000 * (now - stream.arrived_at)
@@ -167,6 +169,10 @@ class Paces:
             self._fastest[key] = min(paces, key=lambda pace: pace.tpot_ms, default=NOWHERE)
         return self._fastest[key]
 
+    def forget(self, replica_id: str) -> None:
+        """A replica is gone."""
+        self._outlooks.pop(replica_id, None)
+
     def _pace(
         self, state: ReplicaState, profile: Profile, residuals: Mapping[str, Residuals]
     ) -> Pace:
@@ -175,16 +181,16 @@ class Paces:
         if known is None or known[0] is not state or known[1] is not learned:
             known = (state, learned, outlook(profile, state, learned))
             self._outlooks[state.replica_id] = known
-        ahead, looked_ms = known[2], 1000 * LOOK_EVERY_S
+        ahead = known[2]
         return Pace(
             profile.name,
             ahead.tpot_ms * ahead.tpot_factor,
             ahead.token_ms * ahead.ttft_factor,
-            (ahead.wait_ms + ahead.begin_ms) * ahead.ttft_factor + looked_ms,
+            (ahead.wait_ms + ahead.begin_ms) * ahead.ttft_factor,
         )
 
 
-def present_pace(leg: Leg, state: ReplicaState | None, learned: Residuals) -> Pace:
+def present_pace(leg: Leg, state: ReplicaState | None, learned: Residuals, now: float) -> Pace:
     """How a stream goes on where it is: what is predicted, as if that had been seen of
     PRIOR_GAPS gaps, and what was seen of its own. So a burst of prompts that slowed its beginning
     says little, and a replica that stays slower than it should be is found out.
@@ -195,6 +201,6 @@ def present_pace(leg: Leg, state: ReplicaState | None, learned: Residuals) -> Pa
         expected_ms = present_tpot_ms(profile, state) * factor
     if leg.first_at is None or leg.last_at is None:
         return Pace(profile.name, expected_ms)
-    seen_ms = 1000 * (leg.last_at - leg.first_at) * leg.acceptance
+    seen_ms = 1000 * (heard_until(leg.last_at, now) - leg.first_at) * leg.acceptance
     gaps = leg.tokens - 1
     return Pace(profile.name, (PRIOR_GAPS * expected_ms + seen_ms) / (PRIOR_GAPS + gaps))

@@ -35,9 +35,7 @@ class Experience:
         profiles: Iterable[Profile],
         block_tokens: int = BLOCK_TOKENS,
     ) -> None:
-        profiles = tuple(profiles)
-        names = [profile.name for profile in profiles]
-        self._calibration = Calibration(confidence=document.confidence, profiles=names)
+        self._calibration = Calibration(confidence=document.confidence)
         self._lengths = Lengths()
         self._acceptances = Acceptances()
         self.prefixes = PrefixIndex(block_tokens)
@@ -45,8 +43,10 @@ class Experience:
 
     def follow(self, document: PolicyDocument, profiles: Iterable[Profile]) -> None:
         """Expect by another document's quantiles; what was learned stays."""
+        profiles = tuple(profiles)
         self._document = document
         self._calibration.confidence = document.confidence
+        self._calibration.know(profile.name for profile in profiles)
         self._drafting = [
             (profile.name, profile.curve.acceptance_length)
             for profile in profiles

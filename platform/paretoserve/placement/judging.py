@@ -46,7 +46,7 @@ def _kept(stream: Stream, usage: Usage | None, now: float) -> bool:
     arrived_at, first_at = stream.arrived_at, stream.first_at
     first_at = now if first_at is None else first_at
     gaps = _tokens(stream, usage) - 1
-    return stream.targets.met(
+    return stream.promised.met(
         1000 * (first_at - arrived_at),
         1000 * (now - first_at) / gaps if gaps > 0 else None,
         1000 * (now - arrived_at),
@@ -66,6 +66,6 @@ def _broken(stream: Stream, now: float) -> bool:
     """
     waited_ms = 1000 * (now - stream.arrived_at)
     if stream.first_at is None or stream.ttft_ms is None:
-        return not stream.targets.met(waited_ms, None, waited_ms)
+        return not stream.promised.met(waited_ms, None, waited_ms)
     silent_ms = 1000 * (now - stream.first_at) / (stream.tokens - 1 + AT_ONCE)
-    return not stream.targets.met(stream.ttft_ms, max(stream.tpot_ms or 0.0, silent_ms), waited_ms)
+    return not stream.promised.met(stream.ttft_ms, max(stream.tpot_ms or 0.0, silent_ms), waited_ms)

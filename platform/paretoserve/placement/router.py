@@ -7,6 +7,7 @@ refused by a later `tick`; a stream that is about to miss its target is moved by
 
 from __future__ import annotations
 
+import logging
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
@@ -27,6 +28,7 @@ from paretoserve.ledger.attainment import Attainment
 from paretoserve.ledger.fairness import VirtualTime
 from paretoserve.ledger.ledger import Ledger
 from paretoserve.placement.escalation import (
+    LOOK_AGAIN_S,
     LOOK_EVERY_S,
     LOOK_SHARE,
     Paces,
@@ -53,6 +55,8 @@ QUEUE_SHARE = 0.7
 """Of its time to first token, what a request may queue behind others of its tier before it is
 decided on its own."""
 LONGEST_QUEUE_S = 60.0
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,6 +295,7 @@ class Router:
     def forget(self, replica_id: str) -> None:
         """Drop a replica that discovery no longer names."""
         self._fleet.forget(replica_id)
+        self._paces.forget(replica_id)
         self._experience.prefixes.forget(replica_id)
 
     def mark_lost(self, replica_id: str, now: float) -> None:
@@ -340,9 +345,11 @@ class Router:
         """The policy's decision; what a failure cut off is held for a while where it would refuse."""
         decision = self._policy.decide(request, stream.tenant, self.snapshot(now), now)
         left_s = stream.interrupted_at + SURVIVE_S - now
-        if decision.outcome is Outcome.REJECTED and left_s > 0:
-            return replace(decision, outcome=Outcome.HELD, hold_s=left_s, retry_after_s=None)
-        return decision
+        if decision.outcome is not Outcome.REJECTED or left_s <= 0:
+            return decision
+        # With nowhere else to go it may have the replica that failed it, if that serves again.
+        stream.request = replace(stream.request, excluded_replicas=frozenset())
+        return replace(decision, outcome=Outcome.HELD, hold_s=left_s, retry_after_s=None)
 
     def _place(self, stream: Stream, request: Request, now: float) -> Answer:
         """Decide, and do what was decided."""
@@ -358,7 +365,9 @@ class Router:
     def _run(self, stream: Stream, decision: Decision, now: float) -> Placed:
         """Reserve what a decision needs; the ticket says what it holds."""
         request = stream.request
-        ticket = self._tickets.issue(request, decision, now)
+        ticket = self._tickets.issue(
+            request, decision, now, None if request.generated else stream.promised
+        )
         self._ledger.amend(request.request_id, stream.gpu_seconds + ticket.gpu_seconds, now)
         self._charge(stream, ticket.gpu_seconds)
         leg = self._leg(stream, decision, ticket, now)
@@ -443,7 +452,10 @@ class Router:
         """Those that can wait no longer get what the tier's overload order gives them."""
         for waiting in self._room.expired(now):
             stream = self._streams[waiting.request_id]
-            answer = self._place(stream, stream.waiting_since_arrival(now), now)
+            try:
+                answer = self._place(stream, stream.waiting_since_arrival(now), now)
+            except Exception as error:  # noqa: BLE001 (told to its client, and logged)
+                answer = self._broken(stream, error, now)
             if not isinstance(answer, Held):
                 yield answer
 
@@ -453,7 +465,12 @@ class Router:
         while (waiting := self._room.next(blocked)) is not None:
             stream = self._streams[waiting.request_id]
             request = stream.waiting_since_arrival(now)
-            decision = self._decide(stream, request, now)
+            try:
+                decision = self._decide(stream, request, now)
+            except Exception as error:  # noqa: BLE001 (told to its client, and logged)
+                self._room.remove(waiting.request_id)
+                yield self._broken(stream, error, now)
+                continue
             if decision.hold_s is not None:
                 blocked[waiting.tier].add(waiting.lane)
                 continue
@@ -464,21 +481,36 @@ class Router:
             else:
                 yield self._run(stream, decision, now)
 
+    def _broken(self, stream: Stream, error: Exception, now: float) -> Refused:
+        """One request that cannot be decided must not hold up the others."""
+        logger.error("request %s cannot be decided", stream.request.request_id, exc_info=error)
+        return self._refuse(stream, None, ParetoserveError(f"internal error: {error!r}"), now)
+
     def _moved(self, now: float) -> Iterator[Placed]:
         """Streams that would miss their target where they are, and would not elsewhere."""
-        fleet = self.snapshot(now)
+        if not self._policy.document.escalation.enabled:
+            return
+        fleet, full = self.snapshot(now), set[tuple[str, Lane]]()
         for stream in self._watched.due(now):
-            leg = stream.leg
+            leg, kind = stream.leg, (stream.tier.name, stream.lane)
             if leg is None:
                 continue
             room_ms = self._headroom_ms(stream, leg, fleet)
-            self._watched.add(stream, now + max(LOOK_EVERY_S, LOOK_SHARE * room_ms / 1000))
-            if room_ms <= 0 and self._worth_moving(stream, leg, fleet):
-                rest = self._experience.rest(stream)
+            wait_s = min(max(LOOK_EVERY_S, LOOK_SHARE * room_ms / 1000), LOOK_AGAIN_S)
+            self._watched.add(stream, now + wait_s)
+            if room_ms > 0 or kind in full or not self._worth_moving(stream, leg, fleet):
+                continue
+            rest = self._experience.rest(stream)
+            try:
                 moved = self._move(stream, stream.continued(rest, now), now)
-                if moved is not None:
-                    fleet = self.snapshot(now)
-                    yield moved
+            except Exception:
+                logger.exception("request %s cannot be moved", stream.request.request_id)
+                continue
+            if moved is None:
+                full.add(kind)  # nor will the others of its kind find a place just now
+            else:
+                fleet = self.snapshot(now)
+                yield moved
 
     def _headroom_ms(self, stream: Stream, leg: Leg, fleet: Snapshot) -> float:
         """How much longer it may go on where it is; a little, until enough is seen of it."""
@@ -494,7 +526,7 @@ class Router:
         now, lasting = fleet.taken_at, self._experience.lasting(stream)
         state = self._fleet.state(leg.ticket.replica_id, now)
         learned = fleet.residuals.get(leg.profile.name, NO_RESIDUALS)
-        present = present_pace(leg, state, learned)
+        present = present_pace(leg, state, learned, now)
         fastest = self._paces.fastest(stream.tier, stream.request.model, fleet)
         gain = chance(stream, lasting, fastest, now) - chance(stream, lasting, present, now)
         return gain >= self._policy.document.escalation.gain

@@ -15,6 +15,16 @@ from paretoserve.domain.ticket import Ticket
 from paretoserve.domain.tier import Tier
 from paretoserve.placement.waiting_room import Lane
 
+SILENT_S = 0.5
+"""A stream that gets no token for longer is slow, not between two steps."""
+
+
+def heard_until(last_at: float, now: float) -> float:
+    """Until when a stream's pace is known: its last token, unless it has been silent for so long
+    that no engine step explains it.
+    """
+    return now if now - last_at > SILENT_S else last_at
+
 
 @dataclass(slots=True)
 class Leg:
@@ -74,24 +84,39 @@ class Stream:
             self.leg.tokens += count
 
     @property
+    def promised(self) -> Targets:
+        """What its tier answers for: a client that asks for more of its own does so at its own
+        risk, and not at that of others.
+        """
+        return self.targets.looser(self.tier.targets)
+
+    @property
     def deadline(self) -> float:
         """By when its first token, or all of it, was promised."""
         return self.arrived_at + min(self.targets.ttft_ms, self.targets.e2e_ms) / 1000
 
     @property
     def lane(self) -> Lane:
-        """What it needs of a replica."""
+        """What it needs of a replica. What is promised something of its own, or goes on after a
+        failure, may find no room where others do: only its tenant's like wait behind it.
+        """
         request = self.request
-        return (request.model, request.penalized, request.logprobs, request.seeded)
+        own = request.excluded_replicas or request.generated or request.has_own_targets
+        return (
+            request.model,
+            request.penalized,
+            request.logprobs,
+            request.seeded,
+            request.tenant if own else "",
+        )
 
-    @property
-    def overdrawn_ms(self) -> float:
+    def overdrawn_ms(self, now: float) -> float:
         """By how much it is behind the pace that it was promised, milliseconds; negative while
         ahead. Without a promise of pace, or before its second token, as far ahead as can be.
         """
         if self.first_at is None or self.last_at is None or self.tokens < 2:
             return -math.inf
-        spent_ms = 1000 * (self.last_at - self.first_at)
+        spent_ms = 1000 * (heard_until(self.last_at, now) - self.first_at)
         return spent_ms - self.targets.tpot_ms * (self.tokens - 1)
 
     @property

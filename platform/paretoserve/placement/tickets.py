@@ -8,6 +8,7 @@ from dataclasses import replace
 from paretoserve.domain.decision import Decision, Outcome
 from paretoserve.domain.prediction import Prediction
 from paretoserve.domain.request import Request
+from paretoserve.domain.targets import Targets
 from paretoserve.domain.ticket import Ticket
 from paretoserve.policy.options import E2E_FOR_OUTPUT
 
@@ -21,8 +22,12 @@ class TicketIssuer:
         self._key = key
         self._lifetime_s = lifetime_s
 
-    def issue(self, request: Request, decision: Decision, now: float) -> Ticket:
+    def issue(
+        self, request: Request, decision: Decision, now: float, promised: Targets | None = None
+    ) -> Ticket:
         """The ticket for a decision that chose a replica; `now` is the issuer's clock, seconds.
+
+        What its replica must keep is `promised`, where that is not what was decided by.
 
         Raises ValueError for a decision that chose none.
         """
@@ -39,7 +44,13 @@ class TicketIssuer:
             max_tokens=request.max_tokens - request.generated,
             gpu_seconds=chosen.prediction.gpu_seconds,
             expires_at=now + self._lifetime_s,
-            tpot_ms=_promise(request, decision, chosen.profile, chosen.prediction),
+            tpot_ms=_promise(
+                request,
+                decision,
+                chosen.profile,
+                chosen.prediction,
+                promised or decision.targets,
+            ),
             guest=chosen.guest,
         )
         return replace(ticket, signature=ticket.signed_by(self._key))
@@ -49,7 +60,13 @@ class TicketIssuer:
         return ticket.valid(self._key, now)
 
 
-def _promise(request: Request, decision: Decision, profile: str, prediction: Prediction) -> float:
+def _promise(
+    request: Request,
+    decision: Decision,
+    profile: str,
+    prediction: Prediction,
+    targets: Targets,
+) -> float:
     """The TPOT that its replica must not be filled beyond, milliseconds, at the acceptance that its
     profile's curve holds at: a request whose drafts are accepted more often stands a slower step.
 
@@ -57,7 +74,6 @@ def _promise(request: Request, decision: Decision, profile: str, prediction: Pre
     and never less than was to be expected: a longer one can be moved. Nothing for one that was
     placed although it would be late: it must not close a replica for those that would not be.
     """
-    targets = decision.targets
     if decision.outcome is Outcome.DEGRADED:
         return math.inf
     accepts = request.estimate.accepts(profile)

@@ -163,8 +163,8 @@ class WaitingRoom:
         return entry.waiting
 
     def _head_beside(self, name: str, tier: _Tier, shut: Set[Lane]) -> Waiting:
-        """The next of the other lanes. Looks at all that wait in the tier: lanes are rarely more
-        than one, and blocked once a tick at most.
+        """The next of the other lanes. Looks at all that wait in the tier, for each that is placed
+        beside a blocked lane: lanes are few, and rarely more than one.
         """
         return min(
             (waiting for queue in tier.tenants.values() for waiting in queue.live()

@@ -36,7 +36,7 @@ def choose(board: Board) -> Choice:
     stream that runs already cannot wait, and leaves for nothing less than a confident placement.
     """
     may_wait = board.document.hold and not board.case.request.running
-    if may_wait and _has_time(board):
+    if may_wait and not board.case.request.generated and _has_time(board):
         slack = slack_ms(board)
         if slack > board.document.patience_s * 1000:
             return _spare(board) or Choice(Outcome.HELD, "patience", hold_s=slack / 1000)

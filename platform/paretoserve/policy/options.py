@@ -74,7 +74,7 @@ class Rate(NamedTuple):
 def targets_of(request: Request, tier: Tier) -> Targets:
     """What the request is promised: the tier's targets, or the client's own in their place."""
     targets = tier.targets
-    if request.ttft_ms is request.tpot_ms is request.e2e_ms is None:
+    if not request.has_own_targets:
         return targets
     return Targets(
         request.ttft_ms or targets.ttft_ms,
@@ -86,7 +86,7 @@ def targets_of(request: Request, tier: Tier) -> Targets:
 def tolerable_tpot_ms(targets: Targets, estimate: Estimate, waited_ms: float) -> float:
     """The TPOT that a request can stand, milliseconds."""
     if targets.e2e_ms == math.inf:
-        return targets.tpot_ms
+        return _two_digits(targets.tpot_ms)
     left = max(targets.e2e_ms - waited_ms, 0.0) * E2E_FOR_OUTPUT
     return min(targets.tpot_ms, _two_digits(left / max(estimate.output_tokens_high, 1.0)))
 
@@ -215,7 +215,7 @@ def _half_octave(factor: float) -> float:
 
 def _two_digits(value: float) -> float:
     """Rounded down to two significant digits, so that few different values are ever asked for."""
-    if value <= 0:
-        return 0.0
+    if value <= 0 or value == math.inf:
+        return value
     scale = 10.0 ** (math.floor(math.log10(value)) - 1)
     return math.floor(value / scale + 1e-9) * scale

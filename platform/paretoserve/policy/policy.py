@@ -65,7 +65,7 @@ class Policy:
         self._profiles = {profile.name: profile for profile in profiles}
         self._rulebook = Rulebook(document.rules, self._profiles.values())
         self._columnist = Columnist(document, self._profiles)
-        self._markets = lru_cache(maxsize=256)(self._market_at)
+        self._markets = lru_cache(maxsize=16)(self._market_at)
         self._residuals: Mapping[str, Residuals] = {}
         self._market = self._markets(())
 
@@ -138,7 +138,8 @@ class Policy:
             found.append(
                 Option(profile, price, offer.fullest, offer.guest, rejection, said, rate.pays_to)
             )
-        if all(option.guest or option.price == math.inf for option in found):
+        # A target of its own makes nobody need what other tiers need: those come first.
+        if not request.has_own_targets and all(o.guest or o.price == math.inf for o in found):
             found = [option._replace(guest=False) for option in found]
         found.sort(key=lambda option: (option.said.rank, option.price))
         return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -20,6 +20,8 @@ from paretoserve.policy.options import Option
 from paretoserve.policy.protocols import Case
 
 NOWHERE = slice(0, 0)
+WORTH_FOLLOWING = 0.125
+"""Share of a prompt that a replica must hold for that to say where the request goes."""
 LIKE = 0.1
 """Promises that differ by less, in log2, are like company."""
 _VERDICTS = tuple(Verdict)
@@ -73,19 +75,19 @@ class Board(NamedTuple):
         Requests that only a lightly loaded replica can serve fill a profile's replicas from the
         first one on, each as far as is comfortable; those that a full one can serve too, and
         guests, fill them from the last one on. So the two part, and the border moves with their
-        demand. One that holds most of the prompt goes before all of these. Where nothing is
+        demand. Those that hold most of the prompt go before all others. Where nothing is
         comfortable, and for a tenant whose error budget burns: the least total time, and more of
         it in unlike company.
         """
         if not self.has(option, which):
             return None
-        span, own = self.span(option), math.log2(max(self.case.tpot_ms, 1e-6))
+        accepts = self.case.request.estimate.accepts(option.profile.name)
+        span, own = self.span(option), math.log2(max(accepts * self.case.tpot_ms, 1e-6))
         flags, unlike = which[span], self.columns.company[span] - min(own, option.fullest)
         first: int = span.start
         if self.document.pack > 0 and self.case.burn <= 1:
             comfortable = flags & self._comfortable(span)
-            if (at := self._warmest(comfortable, span)) is not None:
-                return first + at
+            comfortable = self._warmest(comfortable, span)
             filled = (comfortable & (unlike > -LIKE)).tobytes()
             last_first = option.guest or own >= option.fullest
             at = filled.rfind(1) if last_first else filled.find(1)
@@ -94,13 +96,14 @@ class Board(NamedTuple):
         worse = 1 + self.document.group * np.abs(unlike)
         return first + int(np.where(flags, self.prediction.e2e_ms[span] * worse, math.inf).argmin())
 
-    def _warmest(self, flags: Flags, span: slice) -> int | None:
-        """Which of the span's replicas holds most of the prompt, if any holds some."""
+    def _warmest(self, flags: Flags, span: slice) -> Flags:
+        """Those of the span's replicas that hold most of the prompt, if that is worth following."""
         if isinstance(self.uncached, float):
-            return None
+            return flags
         uncached = np.where(flags, self.uncached[span], math.inf)
-        at = int(uncached.argmin())
-        return at if uncached[at] < self.case.request.prompt_tokens else None
+        worth = self.case.request.prompt_tokens * (1 - WORTH_FOLLOWING)
+        least = float(uncached.min(initial=math.inf))
+        return flags & (uncached <= least) if least <= worth else flags
 
     def late(self) -> Flags:
         """Replicas that would take the request, but not in time, and have room for its kind."""
@@ -133,7 +136,7 @@ def weigh(
     for promised, median, high in promises:
         in_time = in_time & (median <= promised)
         sure = sure & (high <= promised)
-    full_of_guests = _full_of_guests(document, options, columns)
+    full_of_guests = _full_of_guests(document, options, columns, in_time)
     timely = in_time & ~full_of_guests
     return Board(
         case, document, options, columns, uncached, prediction, promises,
@@ -190,7 +193,9 @@ def _uncached(case: Case, document: PolicyDocument, columns: Columns) -> float |
     return uncached
 
 
-def _full_of_guests(document: PolicyDocument, options: Sequence[Option], columns: Columns) -> Flags:
+def _full_of_guests(
+    document: PolicyDocument, options: Sequence[Option], columns: Columns, in_time: Flags
+) -> Flags:
     """Where there is no room for guests.
 
     What a replica has to give is TPOT between that of an idle one and what the tiers that need
@@ -203,14 +208,29 @@ def _full_of_guests(document: PolicyDocument, options: Sequence[Option], columns
         span = columns.spans.get(option.profile.name, NOWHERE)
         if option.guest:
             full[span] = columns.used[span] > 1 - document.reserve
-        if option.pays_to < math.inf:
-            full[span] |= _past_break_even(option, columns, span)
+    for option in _drafting_in_vain(options, columns, in_time):
+        span = columns.spans.get(option.profile.name, NOWHERE)
+        full[span] |= _past_break_even(option, columns, span)
     return full
+
+
+def _drafting_in_vain(
+    options: Sequence[Option], columns: Columns, in_time: Flags
+) -> Iterator[Option]:
+    """Options that may draft beyond their break-even, where one that does not draft is in time."""
+    for option in options:
+        if option.pays_to < math.inf and any(
+            in_time[columns.spans.get(other.profile.name, NOWHERE)].any()
+            for other in options
+            if other.rejection is None and other.profile.curve.acceptance_length <= 1
+        ):
+            yield option
 
 
 def _past_break_even(option: Option, columns: Columns, span: slice) -> Flags:
     """Where a profile without speculation would be faster at that batch, with one more."""
-    return columns.outlook.load[span] * option.profile.limits.admit > option.pays_to
+    batch = np.rint(columns.outlook.load[span] * option.profile.limits.admit)
+    return np.asarray(batch > option.pays_to)
 
 
 def verdicts(board: Board) -> list[Verdict]:
@@ -223,10 +243,9 @@ def verdicts(board: Board) -> list[Verdict]:
     )
     codes = np.where(board.confident, _CODE[Verdict.FEASIBLE], _CODE[Verdict.LIKELY])
     codes[board.full_of_guests] = _CODE[Verdict.RESERVED]
-    for option in board.options:
-        if option.pays_to < math.inf:
-            past = _past_break_even(option, columns, board.span(option))
-            codes[board.span(option)][past] = _CODE[Verdict.PAST_BREAK_EVEN]
+    for option in _drafting_in_vain(board.options, columns, board.in_time):
+        past = _past_break_even(option, columns, board.span(option))
+        codes[board.span(option)][past] = _CODE[Verdict.PAST_BREAK_EVEN]
     codes[prediction.e2e_ms > targets.e2e_ms] = _CODE[Verdict.LATE_E2E]
     codes[prediction.tpot_ms > targets.tpot_ms] = _CODE[Verdict.LATE_TPOT]
     codes[prediction.ttft_ms > targets.ttft_ms] = _CODE[Verdict.LATE_TTFT]

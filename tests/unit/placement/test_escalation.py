@@ -19,6 +19,7 @@ from paretoserve.domain.residual import LOAD_BUCKETS, Factors, Residuals
 from paretoserve.domain.targets import Targets
 from paretoserve.domain.ticket import Ticket
 from paretoserve.placement.escalation import (
+    LOOK_EVERY_S,
     NOWHERE,
     Pace,
     Paces,
@@ -56,7 +57,8 @@ def headroom(found: Stream, now_ms: float = 200, rest: float = 100) -> float:
     return headroom_ms(found, rest, FASTEST, ESCALATION, ARRIVED + now_ms / 1000)
 
 
-DELAY_MS = 20 + 0.1 * 511
+DELAY_MS = 20 + 0.1 * 511 + 1000 * LOOK_EVERY_S
+"""By the time it is looked at again and has been computed again."""
 
 
 @pytest.mark.parametrize(
@@ -75,14 +77,14 @@ def test_the_headroom_of_a_promised_pace(why: str, found: Stream, room_ms: float
 
 
 def test_a_stream_with_an_end_target_stays_until_the_last_moment() -> None:
-    """A long rest of 100 tokens takes 20 + 51 + 200 ms elsewhere."""
+    """A long rest of 100 tokens takes 20 + 51 + 200 ms elsewhere, after another look."""
     found = stream(Targets(e2e_ms=1000))
     last_ms = 0.9 * 1000 - (DELAY_MS + 2 * 100)
     assert headroom(found, last_ms - 10) == pytest.approx(10)
     assert headroom(found, last_ms + 10) == pytest.approx(-10)
-    both = stream(Targets(300, 18, 1000))
+    both = stream(Targets(300, 30, 1000))
     assert headroom(both, last_ms - 1) == pytest.approx(1)
-    assert headroom(both, last_ms - 100) == pytest.approx(80 - DELAY_MS)
+    assert headroom(both, last_ms - 100) == pytest.approx(200 - DELAY_MS)
 
 
 def test_streams_are_looked_at_when_their_time_has_come() -> None:
@@ -220,9 +222,29 @@ def stay(tokens: int, gap_ms: float) -> Leg:
 
 def test_the_present_pace_is_what_is_predicted_until_more_is_seen_of_it() -> None:
     wide = state("wide-0", running=3)
-    once, twice = (present_pace(stay(0, 0), wide, learned(factor)) for factor in (1, 2))
+    once, twice = (present_pace(stay(0, 0), wide, learned(factor), NOW) for factor in (1, 2))
     assert twice.tpot_ms == pytest.approx(2 * once.tpot_ms)
-    few, many = (present_pace(stay(n, 50), wide, learned(1)).tpot_ms for n in (9, 321))
+    few, many = (present_pace(stay(n, 50), wide, learned(1), NOW).tpot_ms for n in (9, 321))
     assert few == pytest.approx((32 * once.tpot_ms + 8 * 50) / 40)
     assert many == pytest.approx((32 * once.tpot_ms + 320 * 50) / 352)
-    assert present_pace(stay(0, 0), None, learned(2)).tpot_ms == 7
+    assert present_pace(stay(0, 0), None, learned(2), NOW).tpot_ms == 7
+
+
+def test_a_silence_that_no_step_explains_is_a_pace_too() -> None:
+    """At 10 ms a token where 18 are promised it is 80 ms ahead, until nothing comes any more."""
+    found, last_at = stream(Targets(300, 18)), ARRIVED + 0.2
+    assert found.overdrawn_ms(last_at + 0.4) == pytest.approx(-80)
+    assert found.overdrawn_ms(last_at + 0.6) == pytest.approx(520)
+    silent = stay(41, 10)
+    here = [present_pace(silent, None, learned(1), NOW + 0.4 + s).tpot_ms for s in (0.4, 4.0)]
+    assert here[0] == pytest.approx((32 * 7 + 400) / 72)
+    assert here[1] == pytest.approx((32 * 7 + 4400) / 72)
+
+
+def test_a_replica_that_is_gone_is_forgotten() -> None:
+    paces = Paces(BY)
+    paces.fastest(BY_NAME["standard"], "m", Snapshot((state("fast-0"),), 1.0))
+    assert list(paces._outlooks) == ["fast-0"]
+    paces.forget("fast-0")
+    paces.forget("fast-0")
+    assert not paces._outlooks

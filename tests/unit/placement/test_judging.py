@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import math
+from dataclasses import asdict, replace
 from typing import Any
 
 import pytest
@@ -23,10 +24,29 @@ def stream(
     tokens: int = 0, begin_ms: float = 100, pace_ms: float = 5, targets: Targets = PROMISED
 ) -> Stream:
     """One that got its tokens from `begin_ms` after its arrival on, at that pace."""
-    found = Stream(request("premium"), ACME, TIER, targets, NOW)
+    tier = TIER.model_copy(update=bounds(targets))
+    found = Stream(request("premium"), ACME, tier, targets, NOW)
     for number in range(tokens):
         found.add(1, NOW + (begin_ms + number * pace_ms) / 1000)
     return found
+
+
+def bounds(targets: Targets) -> dict[str, float | None]:
+    """Those of a tier."""
+    return {name: None if bound == math.inf else bound for name, bound in asdict(targets).items()}
+
+
+def test_what_a_client_asks_for_beyond_its_tier_is_at_its_own_risk() -> None:
+    tier = TIER.model_copy(update=bounds(PROMISED))
+    for targets, kept in (
+        (Targets(1, 0.5), True),
+        (Targets(300, 4), True),
+        (Targets(1, 1, 5), True),
+    ):
+        found = Stream(request("premium"), ACME, tier, targets, NOW)
+        for number in range(11):
+            found.add(1, NOW + (100 + number * 5) / 1000)
+        assert judged(found, End.COMPLETE, None, NOW + 0.15) is kept
 
 
 KEPT, MISSED, NOT_COUNTED = True, False, None

@@ -12,6 +12,7 @@ from paretoserve.domain.decision import Outcome
 from paretoserve.domain.errors import QuotaExceeded, Saturated
 from paretoserve.domain.profile import Capabilities, Profile
 from paretoserve.domain.replica import Health, ReplicaState
+from paretoserve.domain.request import Request
 from paretoserve.domain.tenant import Contract, Quota
 from paretoserve.domain.tier import Tier
 from paretoserve.domain.usage import NO_ACCEPTANCE, Usage
@@ -427,6 +428,45 @@ def test_a_request_of_another_kind_is_not_held_behind_one_that_finds_no_room() -
     assert isinstance(world.arrive("standard", "second", of=GLOBEX), Placed)
 
 
+def test_one_that_cannot_be_decided_holds_up_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    """It is told so; who waits behind it, and who is out of time, is decided all the same."""
+    world = full_of_premium()
+    for number in range(3):
+        world.arrive("strict", f"r{number}", at=NOW + number / 100)
+    whole = world.router._policy.decide
+
+    def decide(asked: Request, *rest: Any) -> Any:
+        if asked.request_id == "r0":
+            raise OverflowError("cannot convert float infinity to integer")
+        return whole(asked, *rest)
+
+    world.router._policy.decide = decide  # type: ignore[method-assign]
+    for request_id in "ab":
+        world.finish(request_id, NOW + 0.03)
+    broken, *placed = world.router.tick(NOW + 0.04)
+    assert isinstance(broken, Refused)
+    assert broken.error is not None
+    assert broken.error.reason == "internal"
+    assert [answer.request.request_id for answer in placed] == ["r1", "r2"]
+    assert "r0 cannot be decided" in caplog.text
+
+
+def test_who_asks_for_more_than_the_tier_holds_up_nobody_else() -> None:
+    world = World(state("wide-0"))
+    own = {"tpot_ms": 1.05, "ttft_ms": 60_000}
+    assert isinstance(world.arrive("standard", "own", **own), Held)
+    assert isinstance(world.arrive("standard", "other", of=GLOBEX), Placed)
+
+
+def test_what_was_asked_for_beyond_the_tier_is_not_kept_at_the_cost_of_others() -> None:
+    world = World()
+    placed = world.arrive("standard", "own", tpot_ms=1.2)
+    assert isinstance(placed, Placed)
+    assert placed.ticket.profile == "fast"
+    assert placed.ticket.tpot_ms == 25
+    assert isinstance(world.arrive("strict", "other"), Placed)
+
+
 def test_a_full_room_gives_up_the_least_important() -> None:
     world = full_of_premium(room=1)
     world.arrive("patient", "low")
@@ -537,6 +577,16 @@ def test_what_a_failure_cut_off_waits_for_room_for_a_while() -> None:
     (placed,) = world.router.tick(NOW + 0.4)
     assert isinstance(placed, Placed)
     assert placed.request.generated == 30
+
+
+def test_what_a_failure_cut_off_may_go_back_where_nothing_else_is() -> None:
+    world = World(state("fast-0"))
+    world.arrive("strict", "r")
+    world.stream("r", pace_ms=1.5, tokens=30, begin=NOW + 0.1)
+    assert isinstance(world.router.failed("r", NOW + 0.2), Held)
+    (placed,) = world.router.tick(NOW + 0.3)
+    assert isinstance(placed, Placed)
+    assert (placed.ticket.replica_id, placed.request.generated) == ("fast-0", 30)
 
 
 def test_what_a_failure_cut_off_does_not_wait_for_ever() -> None:

@@ -94,7 +94,7 @@ def test_only_a_promise_of_pace_asks_what_is_faster_to_allow_for_its_longest_res
     ],
 )
 def test_how_far_it_is_behind(targets: Targets, tokens: int, behind_ms: float) -> None:
-    assert stream(targets, tokens=tokens).overdrawn_ms == pytest.approx(behind_ms)
+    assert stream(targets, tokens=tokens).overdrawn_ms(ARRIVED + 0.3) == pytest.approx(behind_ms)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,8 @@ from paretoserve.app.demo.curves import latency_curve, points
 from paretoserve.app.demo.plan import SweepPlan
 from paretoserve.app.demo.prompts import PromptSource
 from paretoserve.app.demo.stats import percentile, share_of
-from paretoserve.app.demo.sweep import Measured, Run, Sample, Stream, Sweep, window
+from paretoserve.app.demo.sweep import Measured, Sample, Sweep
+from paretoserve.app.profiling.streams import Run, Stream, window
 from paretoserve.domain.completion import FinishReason
 from paretoserve.domain.errors import EngineError
 from paretoserve.domain.usage import Acceptance, Timing, Usage

@@ -17,10 +17,18 @@ from typing import Protocol
 from paretoserve.app.demo.plan import SweepPlan
 from paretoserve.app.demo.prompts import PromptSource
 from paretoserve.app.demo.stats import median
+from paretoserve.app.profiling.streams import (
+    Run,
+    Stream,
+    Window,
+    acceptance_length,
+    kv_tokens,
+    window,
+)
 from paretoserve.domain.completion import FinishReason
 from paretoserve.domain.errors import EngineError
 from paretoserve.domain.request import Sampling
-from paretoserve.executor.contract import Chunk, Finish, GenerationRequest
+from paretoserve.executor.contract import Chunk, GenerationRequest
 
 KV_BATCH = 4
 """At most so many streams with long prompts show what a long context costs."""
@@ -35,40 +43,6 @@ class Measurable(Protocol):
 
     def step_times_ms(self, since: float, until: float, running: int) -> Sequence[float]:
         """The engine's own step times while it ran so many requests; perf_counter seconds."""
-
-
-@dataclass(slots=True)
-class Stream:
-    """One request: when which tokens came, and its end."""
-
-    deliveries: list[tuple[float, tuple[int, ...]]] = field(default_factory=list)
-    finish: Finish | None = None
-
-    @property
-    def tokens(self) -> tuple[int, ...]:
-        return tuple(itertools.chain.from_iterable(tokens for _, tokens in self.deliveries))
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """A batch of streams that began at once, at `began` (perf_counter seconds)."""
-
-    began: float
-    streams: tuple[Stream, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Window:
-    """The part of a run in which the engine is full; its step time meanwhile, if it said."""
-
-    opened: float
-    closed: float
-    tokens: int
-    step_ms: float | None = None
-
-    @property
-    def seconds(self) -> float:
-        return self.closed - self.opened
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,22 +88,6 @@ class Measured:
     same_output: list[bool] = field(default_factory=list)
     """For each prompt, whether all profiles answered it with the same tokens."""
     seconds: float = 0.0
-
-
-def window(run: Run, running: int) -> Window | None:
-    """The window in which `running` streams decode; None when so many never did together.
-
-    It opens when that many have had their first token, and closes when too few are left.
-    """
-    opened = sorted(stream.deliveries[0][0] for stream in run.streams)[running - 1]
-    closed = sorted(stream.deliveries[-1][0] for stream in run.streams)[-running]
-    tokens = sum(
-        len(tokens)
-        for stream in run.streams
-        for at, tokens in stream.deliveries
-        if opened < at <= closed
-    )
-    return Window(opened, closed, tokens) if tokens else None
 
 
 class Sweep:
@@ -267,10 +225,6 @@ def _sample(
 ) -> Sample:
     if not windows:
         raise EngineError(f"{profile} never decoded {running} streams together")
-    finishes = [stream.finish for run in runs for stream in run.streams if stream.finish]
-    steps = sum(finish.acceptance.steps for finish in finishes)
-    accepted = sum(finish.acceptance.accepted for finish in finishes)
-    held = sum(f.usage.prompt_tokens + f.usage.completion_tokens / 2 for f in finishes)
     step_times = [w.step_ms for w in windows if w.step_ms is not None]
     return Sample(
         profile=profile,
@@ -279,6 +233,6 @@ def _sample(
         seconds=sum(w.seconds for w in windows),
         tokens=sum(w.tokens for w in windows),
         step_ms=median(step_times) if step_times else None,
-        acceptance_length=1 + accepted / steps if steps else 1.0,
-        kv_tokens=held / len(runs),
+        acceptance_length=acceptance_length(runs),
+        kv_tokens=kv_tokens(runs),
     )

@@ -27,7 +27,7 @@ from paretoserve.executor.engines.local.penalties import Penalties
 from paretoserve.executor.engines.local.runner import Emission, Runner
 from paretoserve.executor.engines.local.scheduler import Plan, Scheduler
 from paretoserve.executor.engines.local.sequence import Sequence
-from paretoserve.executor.engines.local.stopping import Decode, Stop, StopRule
+from paretoserve.executor.stopping import Decode, Stop, StopRule
 from paretoserve.executor.tokenizer import Tokenizer
 
 RECENT_STEPS = 256

@@ -12,7 +12,7 @@ from paretoserve.domain.usage import Acceptance, Timing, Usage
 from paretoserve.executor.contract import Deliver, GenerationRequest
 from paretoserve.executor.engines.local.kv_cache import Allocation
 from paretoserve.executor.engines.local.penalties import Penalties
-from paretoserve.executor.engines.local.stopping import StopRule
+from paretoserve.executor.stopping import StopRule
 
 
 @dataclass(eq=False, slots=True)

@@ -12,7 +12,7 @@ from conftest import SPECULATION, random_prompt
 from paretoserve.domain.completion import FinishReason
 from paretoserve.domain.request import Sampling
 from paretoserve.executor.contract import GenerationRequest
-from paretoserve.executor.engines.local.stopping import StopRule
+from paretoserve.executor.stopping import StopRule
 
 Make = Callable[..., Any]
 PROMPT = random_prompt(3, 11)

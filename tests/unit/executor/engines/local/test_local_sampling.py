@@ -17,7 +17,7 @@ from paretoserve.executor.engines.local.sampler import (
     truncate,
     uniforms,
 )
-from paretoserve.executor.engines.local.stopping import Stop, StopRule
+from paretoserve.executor.stopping import Stop, StopRule
 
 Make = Callable[..., Driver]
 CPU = torch.device("cpu")

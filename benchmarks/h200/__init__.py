@@ -1,0 +1,1 @@
+"""vLLM on H200 GPUs: see README.md."""

@@ -48,6 +48,9 @@ from paretoserve.placement.waiting_room import Lane, Waiting, WaitingRoom
 from paretoserve.policy.protocols import Decides, preview
 
 MOST_MOVES = 2
+MOST_IN_VAIN = 32
+"""Streams of a tick that may be decided and find no place: a tick must end soon. The others are
+looked at again."""
 SURVIVE_S = 5.0
 """How long an answer that a replica's failure cut off may wait for room elsewhere before it is
 given up."""
@@ -490,15 +493,17 @@ class Router:
         """Streams that would miss their target where they are, and would not elsewhere."""
         if not self._policy.document.escalation.enabled:
             return
-        fleet, full = self.snapshot(now), set[tuple[str, Lane]]()
+        fleet, in_vain = self.snapshot(now), 0
         for stream in self._watched.due(now):
-            leg, kind = stream.leg, (stream.tier.name, stream.lane)
+            leg = stream.leg
             if leg is None:
                 continue
             room_ms = self._headroom_ms(stream, leg, fleet)
             wait_s = min(max(LOOK_EVERY_S, LOOK_SHARE * room_ms / 1000), LOOK_AGAIN_S)
             self._watched.add(stream, now + wait_s)
-            if room_ms > 0 or kind in full or not self._worth_moving(stream, leg, fleet):
+            if room_ms > 0 or in_vain > MOST_IN_VAIN:
+                continue
+            if not self._worth_moving(stream, leg, fleet):
                 continue
             rest = self._experience.rest(stream)
             try:
@@ -507,7 +512,7 @@ class Router:
                 logger.exception("request %s cannot be moved", stream.request.request_id)
                 continue
             if moved is None:
-                full.add(kind)  # nor will the others of its kind find a place just now
+                in_vain += 1
             else:
                 fleet = self.snapshot(now)
                 yield moved

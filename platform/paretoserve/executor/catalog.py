@@ -13,6 +13,7 @@ from paretoserve.executor.contract import Engine
 ENGINES = {
     "emulator": "paretoserve.executor.engines.emulator:EmulatorEngine",
     "local": "paretoserve.executor.engines.local:LocalEngine",
+    "trtllm": "paretoserve.executor.engines.trtllm:TrtllmEngine",
 }
 
 

@@ -96,6 +96,11 @@ def test_what_contradicts_the_profile(changes: dict[str, Any], said: str) -> Non
     assert said in str(caught.value)
 
 
+def test_an_engine_may_do_more_than_the_limits_let_in() -> None:
+    wide = profile(max_batch_size=8)
+    read_arguments(wide.model_copy(update={"limits": wide.limits.model_copy(update={"max_queue": 0})}), MODEL)
+
+
 def test_penalties_with_speculation_where_it_is_switched_on() -> None:
     read_arguments(profile(speculative_config={**EAGLE, "enable_penalty": True}), MODEL)
 

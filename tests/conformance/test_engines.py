@@ -69,7 +69,7 @@ SETTINGS = (
         "speculating",
         {**LOCAL, "prefix_cache": True, "speculation": {"draft": "draft", "tokens": 3}},
     ),
-    Setting("trtllm", "plain", TRTLLM),
+    Setting("trtllm", "plain", TRTLLM, capabilities={"resumed_penalties": False}),
     Setting(
         "trtllm",
         "speculating",
@@ -94,6 +94,7 @@ SETTINGS = (
             "kv_cache_config": {"enable_block_reuse": True},
         },
         gpus=2,
+        capabilities={"resumed_penalties": False},
     ),
 )
 

@@ -48,6 +48,11 @@ def _contradictions(profile: Profile, args: Mapping[str, Any]) -> Iterator[str]:
         yield f"its ranks take {gpus} GPUs, the profile says gpus: {profile.gpus:g}"
     yield from _sizes(profile, args)
     yield from _speculation(profile, args.get("speculative_config"))
+    if profile.capabilities.penalties and profile.capabilities.resumed_penalties:
+        yield (
+            "TensorRT-LLM cannot count replayed output for penalties; say capabilities: "
+            "{resumed_penalties: false}, so that such a request goes on elsewhere"
+        )
 
 
 def _sizes(profile: Profile, args: Mapping[str, Any]) -> Iterator[str]:

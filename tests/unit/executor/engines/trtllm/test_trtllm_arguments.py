@@ -12,6 +12,7 @@ import pytest
 from tests.unit.executor.engines.trtllm.trtllm_profiles import EAGLE, MODEL, ROOT, profile
 
 from paretoserve.domain.errors import EngineError
+from paretoserve.domain.profile import Capabilities
 from paretoserve.executor.engines.trtllm import schema
 from paretoserve.executor.engines.trtllm.arguments import read_arguments
 
@@ -96,9 +97,17 @@ def test_what_contradicts_the_profile(changes: dict[str, Any], said: str) -> Non
     assert said in str(caught.value)
 
 
+def test_penalties_that_began_elsewhere_must_be_ruled_out() -> None:
+    can = Capabilities(penalties=True, resumed_penalties=True)
+    with pytest.raises(EngineError, match="say capabilities: {resumed_penalties: false}"):
+        read_arguments(profile().model_copy(update={"capabilities": can}), MODEL)
+
+
 def test_an_engine_may_do_more_than_the_limits_let_in() -> None:
     wide = profile(max_batch_size=8)
-    read_arguments(wide.model_copy(update={"limits": wide.limits.model_copy(update={"max_queue": 0})}), MODEL)
+    read_arguments(
+        wide.model_copy(update={"limits": wide.limits.model_copy(update={"max_queue": 0})}), MODEL
+    )
 
 
 def test_penalties_with_speculation_where_it_is_switched_on() -> None:

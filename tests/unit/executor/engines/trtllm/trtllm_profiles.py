@@ -25,7 +25,7 @@ def profile(*, gpus: float = 1, max_batch: int = 4, penalties: bool = True, **ar
         engine_args={"max_batch_size": 4, **args},
         gpus=gpus,
         limits=Limits(context_tokens=512, max_batch=max_batch, max_queue=2, admit=4),
-        capabilities=Capabilities(penalties=penalties),
+        capabilities=Capabilities(penalties=penalties, resumed_penalties=False),
         curve=LatencyCurve(
             source="emulated",
             hardware="test",

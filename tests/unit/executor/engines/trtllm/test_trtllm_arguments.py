@@ -99,7 +99,7 @@ def test_what_contradicts_the_profile(changes: dict[str, Any], said: str) -> Non
 
 def test_penalties_that_began_elsewhere_must_be_ruled_out() -> None:
     can = Capabilities(penalties=True, resumed_penalties=True)
-    with pytest.raises(EngineError, match="say capabilities: {resumed_penalties: false}"):
+    with pytest.raises(EngineError, match=r"say capabilities: {resumed_penalties: false}"):
         read_arguments(profile().model_copy(update={"capabilities": can}), MODEL)
 
 

@@ -9,14 +9,24 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import itertools
+import os
 import threading
 import time
 from collections import deque
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from tensorrt_llm.outputs import Logprob, RequestError, RequestOutput, Response, perf_metrics
+from tensorrt_llm.outputs import (
+    CppExecutorError,
+    Logprob,
+    RequestError,
+    RequestOutput,
+    Response,
+    perf_metrics,
+)
 
+ORDERS = os.environ.get("STAND_IN_FAULT_FILE", "")
 STEP_S = 0.001
 VOCABULARY = 512
 TOKENS_PER_BLOCK = 32
@@ -33,6 +43,20 @@ class Faults:
     deaf: bool = False
     ill: bool = False
     fail: Exception | None = None
+
+    def obey(self, order: Path) -> None:
+        """Do what a test in another process has written to a file, once."""
+        try:
+            fault = order.read_text()
+            order.unlink()
+        except FileNotFoundError:
+            return
+        self.hang |= fault == "hang"
+        self.ill |= fault == "ill"
+        if fault == "fatal":
+            self.fail = CppExecutorError("a worker died")
+        if fault == "hard-kill":
+            os._exit(137)
 
 
 @dataclass(eq=False)
@@ -93,6 +117,8 @@ class Worker:
 
     def _run(self) -> None:
         while not self._stopped.wait(STEP_S):
+            if ORDERS:
+                self.faults.obey(Path(ORDERS))
             if self.faults.hang:
                 continue
             with self._lock:
@@ -118,7 +144,7 @@ class Worker:
             job.cached = len(prompt) // 2 if self._reuse and prompt in self._seen else 0
             self._seen.add(prompt)
             self._running.append(job)
-        if self.faults.fail is not None:
+        if self.faults.fail is not None and self._running:
             error, self.faults.fail = self.faults.fail, None
             said += [(job.output, Response(error=error)) for job in self._running]
             self._running = []

@@ -69,7 +69,7 @@ def _unusable(folder: Path, deployment: Deployment) -> Iterator[str]:
             yield f"{folder / 'models.yaml'}: model {model.name}: {error}"
     for profile in deployment.profiles:
         named = folder / "profiles" / f"{profile.name}.yaml"
-        where = f"{named if named.exists() else folder / 'profiles'}: profile {profile.name}"
+        where = str(named) if named.exists() else f"{folder / 'profiles'}: profile {profile.name}"
         model = deployment.model(profile.model)
         if profile.limits.context_tokens > model.context_tokens:
             yield (

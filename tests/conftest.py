@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+
 import pytest
 from hypothesis import settings
 
@@ -14,3 +20,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Fast tests first, then those that play in real time, then those that need Ray."""
     slow = ("ray", "live")
     items.sort(key=lambda item: [item.get_closest_marker(mark) is not None for mark in slow])
+
+
+@pytest.fixture
+def stand_in_tensorrt_llm(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    """`import tensorrt_llm` gives the stand-in, for one test."""
+    monkeypatch.syspath_prepend(Path(__file__).parent / "stand_ins")
+    yield import_module("tensorrt_llm")
+    for name in [name for name in sys.modules if name.partition(".")[0] == "tensorrt_llm"]:
+        del sys.modules[name]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -31,3 +32,11 @@ def test_demo_weights_fit_in_sixteen_mebibytes() -> None:
     weights = list((ROOT / "deployments/local/models").rglob("*.safetensors"))
     assert weights
     assert sum(path.stat().st_size for path in weights) <= 16 * 2**20
+
+
+def test_an_executors_requirements_are_the_projects_own() -> None:
+    """And they are all that it imports: tests/integration/test_trtllm_process.py."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    lines = (ROOT / "requirements-executor.txt").read_text().splitlines()
+    needed = {line for line in lines if not line.startswith("#")}
+    assert needed <= set(project["dependencies"])

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 
 from paretoserve.domain.model import Model
-from paretoserve.domain.profile import CurvePoint, LatencyCurve, Limits, Profile
+from paretoserve.domain.profile import Capabilities, CurvePoint, LatencyCurve, Limits, Profile
 from paretoserve.executor.catalog import ENGINES, create
 from paretoserve.executor.conformance import CHECKS, Check, Subject
 
@@ -30,6 +31,8 @@ class Setting:
     name: str
     args: dict[str, Any] = field(default_factory=dict)
     curve: dict[str, Any] = field(default_factory=dict)
+    gpus: float = 1
+    capabilities: dict[str, bool] = field(default_factory=dict)
 
     @property
     def profile(self) -> Profile:
@@ -38,7 +41,8 @@ class Setting:
             model="scribe",
             engine=self.engine,
             engine_args=self.args,
-            gpus=1,
+            gpus=self.gpus,
+            capabilities=Capabilities(**self.capabilities),
             limits=Limits(context_tokens=512, max_batch=4, max_queue=3, admit=4),
             curve=LatencyCurve(
                 source="emulated",
@@ -49,6 +53,11 @@ class Setting:
         )
 
 
+TRTLLM = {
+    "max_batch_size": 4,
+    "kv_cache_config": {"enable_block_reuse": False},
+    "scheduler_config": {"waiting_queue_policy": "priority"},
+}
 LOCAL = {"threads": 1, "device": "cpu", "kv_tokens": 4096, "step_tokens": 64}
 SETTINGS = (
     Setting("emulator", "plain"),
@@ -59,6 +68,33 @@ SETTINGS = (
         "local",
         "speculating",
         {**LOCAL, "prefix_cache": True, "speculation": {"draft": "draft", "tokens": 3}},
+    ),
+    Setting("trtllm", "plain", TRTLLM, capabilities={"resumed_penalties": False}),
+    Setting(
+        "trtllm",
+        "speculating",
+        {
+            **TRTLLM,
+            "speculative_config": {
+                "decoding_type": "Eagle3",
+                "max_draft_len": 3,
+                "speculative_model": "draft",
+            },
+        },
+        capabilities={"penalties": False},
+    ),
+    Setting(
+        "trtllm",
+        "attention-dp",
+        {
+            **TRTLLM,
+            "max_batch_size": 2,
+            "tensor_parallel_size": 2,
+            "enable_attention_dp": True,
+            "kv_cache_config": {"enable_block_reuse": True},
+        },
+        gpus=2,
+        capabilities={"resumed_penalties": False},
     ),
 )
 
@@ -73,6 +109,11 @@ def subject(setting: Setting) -> Subject:
 
 def test_every_engine_of_the_catalog_is_checked() -> None:
     assert {setting.engine for setting in SETTINGS} == set(ENGINES)
+
+
+@pytest.fixture(autouse=True)
+def _stand_in_of_tensorrt_llm(stand_in_tensorrt_llm: ModuleType) -> None:
+    """The wheel needs GPUs; tests/stand_ins says what stands in for it."""
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)

@@ -26,6 +26,7 @@ from paretoserve.executor.contract import Engine
 from paretoserve.executor.event_loop import new_event_loop
 from paretoserve.executor.observe import OnSubmit, observe_nothing
 from paretoserve.executor.server import ExecutorServer
+from paretoserve.executor.watchdog import STALL_AFTER_S
 from paretoserve.telemetry import start
 
 EXIT_FAILED = 1
@@ -60,6 +61,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--listen", default="127.0.0.1:0", metavar="HOST:PORT")
     parser.add_argument("--grace", type=float, default=30.0, metavar="S", help="of the drain")
     parser.add_argument("--ready-file", type=Path, metavar="PATH", help="gets the JSON line too")
+    parser.add_argument(
+        "--stall-after",
+        type=float,
+        default=STALL_AFTER_S,
+        metavar="S",
+        help="an engine with requests and no step for so long has failed",
+    )
     parser.add_argument("--parent-pid", type=int, metavar="PID", help="end when PID is gone")
 
 
@@ -93,7 +101,7 @@ async def _run(engine: Engine, on_submit: OnSubmit, options: argparse.Namespace)
     """
     ending = asyncio.Event()
     _on_signals(ending)
-    server = ExecutorServer(engine, options.profile, on_submit)
+    server = ExecutorServer(engine, options.profile, on_submit, stall_after_s=options.stall_after)
     address = await server.bind(options.listen)
     orphaned = asyncio.create_task(_gone(options.parent_pid))
     starting = asyncio.create_task(server.start_engine())

@@ -78,6 +78,9 @@ class Capabilities(Document):
     penalties: bool = True
     logprobs: bool = True
     seed: bool = True
+    resumed_penalties: bool = Field(
+        default=True, description="penalties that count output from another replica, see `replayed`"
+    )
 
 
 class Profile(Document):

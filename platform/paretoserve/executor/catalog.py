@@ -14,6 +14,7 @@ ENGINES = {
     "emulator": "paretoserve.executor.engines.emulator:EmulatorEngine",
     "local": "paretoserve.executor.engines.local:LocalEngine",
     "vllm": "paretoserve.executor.engines.vllm:VllmEngine",
+    "trtllm": "paretoserve.executor.engines.trtllm:TrtllmEngine",
 }
 
 

@@ -13,6 +13,8 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Self
 
+from paretoserve.executor.exit_status import explain
+
 _TAIL_LINES = 12
 
 
@@ -74,12 +76,7 @@ class ExecutorProcess:
     def exit_reason(self) -> str:
         """How it ended, with the last line that it wrote to stderr."""
         code = self._process.returncode
-        if code is None:
-            how = "still running"
-        elif code < 0:
-            how = f"killed by {signal.Signals(-code).name}"
-        else:
-            how = f"exited with status {code}"
+        how = "still running" if code is None else explain(code)
         return f"{how}: {self._tail[-1]}" if self._tail else how
 
     async def end(self, term_grace_s: float) -> None:

@@ -18,6 +18,7 @@ from paretoserve.executor.contract import (
     GenerationRequest,
 )
 from paretoserve.executor.promises import Promises
+from paretoserve.executor.watchdog import STALL_AFTER_S, StallWatch
 from paretoserve.wire._pb import executor_pb2 as pb
 
 HEARTBEAT_S = 0.5
@@ -38,8 +39,11 @@ class Drained:
 class EngineHost:
     """One engine and the requests that run on it. All methods belong to one event loop."""
 
-    def __init__(self, engine: Engine, profile: str) -> None:
+    def __init__(
+        self, engine: Engine, profile: str, *, stall_after_s: float = STALL_AFTER_S
+    ) -> None:
         self._engine = engine
+        self._stall = StallWatch(stall_after_s)
         self._profile = profile
         self._live = Promises()
         self._no_more_states = False
@@ -155,12 +159,13 @@ class EngineHost:
         await self._engine.stop()
 
     def _look_at_engine(self) -> EngineStats:
-        """Its load; an engine that failed while it served makes the executor FAILED."""
+        """Its load; an engine that failed, or is stuck, while it served makes the executor FAILED."""
         if self.info is None:
             return EngineStats()
         stats = self._engine.stats()
-        if stats.failure:
-            self._become(pb.LIFECYCLE_FAILED, stats.failure)
+        why = stats.failure or self._stall.look(stats, time.monotonic())
+        if why and self.lifecycle != pb.LIFECYCLE_FAILED:
+            self._become(pb.LIFECYCLE_FAILED, why)
         return stats
 
     async def _idle_within(self, seconds: float) -> bool:

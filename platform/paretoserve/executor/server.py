@@ -13,6 +13,7 @@ from paretoserve.executor.host import EngineHost
 from paretoserve.executor.observe import OnSubmit, observe_nothing
 from paretoserve.executor.service import ExecutorService
 from paretoserve.executor.transport import SERVER_OPTIONS
+from paretoserve.executor.watchdog import STALL_AFTER_S
 from paretoserve.wire._pb import executor_pb2, executor_pb2_grpc
 
 SERVICE = executor_pb2.DESCRIPTOR.services_by_name["Executor"].full_name
@@ -22,8 +23,15 @@ _CLOSE_S = 2.0
 class ExecutorServer:
     """Hosts one engine. `bind`, then `start_engine`, in the end `stop`; one event loop."""
 
-    def __init__(self, engine: Engine, profile: str, on_submit: OnSubmit = observe_nothing) -> None:
-        self.host = EngineHost(engine, profile)
+    def __init__(
+        self,
+        engine: Engine,
+        profile: str,
+        on_submit: OnSubmit = observe_nothing,
+        *,
+        stall_after_s: float = STALL_AFTER_S,
+    ) -> None:
+        self.host = EngineHost(engine, profile, stall_after_s=stall_after_s)
         self._health = grpc_health.aio.HealthServicer()
         self._service = ExecutorService(self.host, self._health, on_submit)
         self._server = grpc.aio.server(options=SERVER_OPTIONS)

@@ -83,14 +83,19 @@ class Backoff:
         return base * (1.0 + self.jitter * (2.0 * draw - 1.0))
 
 
-def executor_command(deployment: Path, profile: str, python: str = sys.executable) -> CommandFor:
-    """The command of `paretoserve executor`; `python` may belong to an engine's environment."""
+def executor_command(
+    deployment: Path, profile: str, python: str = sys.executable, options: Sequence[str] = ()
+) -> CommandFor:
+    """The command of `paretoserve executor` with further `options`; `python` may belong to an
+    engine's environment.
+    """
 
     def command_for(address: str) -> Sequence[str]:
         return [
             *(python, "-m", "paretoserve.app.executor"),
             *("--deployment", str(deployment), "--profile", profile),
             *("--listen", address, "--parent-pid", str(os.getpid())),
+            *options,
         ]
 
     return command_for

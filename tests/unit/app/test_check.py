@@ -63,3 +63,28 @@ def test_telemetry_is_checked_too(folder: Path, capsys: pytest.CaptureFixture[st
     (folder / "telemetry.yaml").write_text("metric: prometheus")
     assert main(["check", str(folder)]) == 1
     assert "did you mean 'metrics'" in capsys.readouterr().err
+
+
+def test_a_model_store_that_is_not_mounted_here_is_a_warning(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    models = folder / "models.yaml"
+    models.write_text(models.read_text().replace(str(LOCAL), "/no/such/store"))
+    assert main(["check", str(folder)]) == 0
+    said = capsys.readouterr().out
+    assert "warning: model scribe: /no/such/store/models/scribe is not on this machine" in said
+
+
+def test_arguments_of_tensorrt_llm_are_checked_without_it(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = folder / "profiles" / "min-latency.yaml"
+    text = path.read_text()
+    begin, end = text.index("engine_args:"), text.index("gpus: 1")
+    args = "engine_args: {max_batch_size: 4, tensor_paralel_size: 1, stream_interval: two}\n"
+    path.write_text(text[:begin].replace("engine: local", "engine: trtllm") + args + text[end:])
+    assert main(["check", str(folder)]) == 1
+    said = capsys.readouterr().err
+    assert f"{path}: profile min-latency" in said
+    assert "tensor_paralel_size: unknown key; did you mean 'tensor_parallel_size'?" in said
+    assert "stream_interval: must be a whole number, got 'two'" in said

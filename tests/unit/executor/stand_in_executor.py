@@ -51,6 +51,9 @@ async def main(address: str, behaviour: str) -> None:
     if behaviour == "exit":
         sys.stderr.write("weights are missing\n")
         raise SystemExit(7)
+    if behaviour == "mpi-abort":
+        sys.stderr.write("Hang detected after 300 seconds.\n")
+        raise SystemExit(137)
     if behaviour.startswith("count:"):
         with Path(behaviour.removeprefix("count:")).open("a") as lives:
             lives.write("life\n")

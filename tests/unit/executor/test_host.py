@@ -42,6 +42,22 @@ async def test_an_engine_that_fails_while_it_serves_makes_the_executor_failed(
     await host.stop()
 
 
+async def test_an_engine_that_makes_no_step_is_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    host = EngineHost(EmulatorEngine(emulated_profile(), MODEL), "fast", stall_after_s=0.05)
+    await host.start()
+    for _ in range(5):  # idle for as long as it likes
+        assert host.health().lifecycle == pb.LIFECYCLE_SERVING
+        await asyncio.sleep(0.02)
+    monkeypatch.setattr(Batch, "begin", lambda *_: 3600.0)
+    host.submit(request(), lambda _: None)
+    why = await asyncio.wait_for(host.failure(), 10)
+    assert "the engine made no step for" in why
+    assert "with 1 in flight" in why
+    with pytest.raises(Unavailable, match="it is failed"):
+        host.submit(request(), lambda _: None)
+    await host.stop()
+
+
 @pytest.mark.parametrize("replayed", [-1, 4, 5])
 async def test_more_than_the_prompt_cannot_be_replayed(replayed: int) -> None:
     host = EngineHost(EmulatorEngine(emulated_profile(), MODEL), "fast")

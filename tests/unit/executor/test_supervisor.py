@@ -83,7 +83,7 @@ async def test_a_killed_process_is_replaced_at_the_same_address():
         os.kill(pid, signal.SIGKILL)
         await until(lambda: supervisor.status.restarts == 1)
         await supervisor.wait_serving()
-        assert supervisor.status.last_exit == "killed by SIGKILL"
+        assert supervisor.status.last_exit.startswith("killed by SIGKILL (memory ran out, or")
         assert supervisor.status.pid != pid
         assert supervisor.address == address
         assert await tokens(address, 2) == [0, 1]
@@ -101,6 +101,16 @@ async def test_a_hanging_process_is_killed_with_its_children_and_replaced(tmp_pa
         assert not alive(pid)
         assert not alive(child)
         assert await tokens(supervisor.address, 1) == [0]
+
+
+async def test_a_hard_kill_of_all_ranks_is_explained_and_replaced():
+    async with supervised("mpi-abort") as supervisor:
+        with pytest.raises(EngineError) as caught:
+            await supervisor.start()
+        assert "exited with status 137, which is SIGKILL" in caught.value.message
+        assert "MPI_Abort" in caught.value.message
+        assert "Hang detected after 300 seconds." in caught.value.message
+        assert supervisor.status.restarts == SOON.give_up_after - 1
 
 
 async def test_it_gives_up_with_the_reason_after_failed_starts():
@@ -200,3 +210,5 @@ def test_the_command_names_the_environments_own_python():
         *("--deployment", "/d", "--profile", "max-throughput"),
         *("--listen", "127.0.0.1:5", "--parent-pid", str(os.getpid())),
     ]
+    command = executor_command(Path("/d"), "p", options=("--stall-after", "5"))
+    assert command("127.0.0.1:5")[-2:] == ["--stall-after", "5"]

@@ -58,6 +58,16 @@ def test_capable(features: dict[str, Any], verdict: Verdict | None, detail: str)
     assert found == (Rejection(verdict, detail) if verdict else None)
 
 
+def test_penalties_that_began_elsewhere() -> None:
+    can = Capabilities(resumed_penalties=False)
+    fresh_only = PLAIN.model_copy(update={"capabilities": can})
+    assert capable(asked(penalized=True), fresh_only) is None
+    assert capable(asked(generated=5), fresh_only) is None
+    assert capable(asked(penalized=True, generated=5), fresh_only) == Rejection(
+        Verdict.NOT_CAPABLE, "cannot do penalties for what another replica generated"
+    )
+
+
 def test_a_profile_of_another_model_serves_nobody_else() -> None:
     other = PLAIN.model_copy(update={"model": "other"})
     assert capable(asked(), other) == Rejection(Verdict.NOT_CAPABLE, "serves model other")

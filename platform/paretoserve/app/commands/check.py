@@ -12,6 +12,7 @@ from paretoserve.app.config import ConfigError, load_deployment
 from paretoserve.app.telemetry import load_telemetry
 from paretoserve.domain.deployment import Deployment
 from paretoserve.domain.errors import EngineError
+from paretoserve.domain.model import Model
 from paretoserve.domain.targets import Targets
 from paretoserve.executor.catalog import create
 from paretoserve.executor.tokenizer import Tokenizer
@@ -31,7 +32,7 @@ def run(options: argparse.Namespace) -> int:
     if problems:
         raise ConfigError("\n".join(problems))
     print(f"{options.deployment}: valid, policy {deployment.policy.version}")
-    for doubt in doubt_deployment(deployment):
+    for doubt in (*_unseen(options.deployment, deployment), *doubt_deployment(deployment)):
         print(f"  warning: {doubt}")
     for profile in deployment.profiles:
         limits, curve = profile.limits, profile.curve
@@ -60,12 +61,15 @@ def _unusable(folder: Path, deployment: Deployment) -> Iterator[str]:
     for path in folder.rglob("*.yml"):
         yield f"{path}: not read; name it {path.stem}.yaml"
     for model in deployment.models:
+        if _is_elsewhere(folder, model):
+            continue
         try:
             Tokenizer.load(model.path)
         except EngineError as error:
             yield f"{folder / 'models.yaml'}: model {model.name}: {error}"
     for profile in deployment.profiles:
-        where = f"{folder / 'profiles'}: profile {profile.name}"
+        named = folder / "profiles" / f"{profile.name}.yaml"
+        where = str(named) if named.exists() else f"{folder / 'profiles'}: profile {profile.name}"
         model = deployment.model(profile.model)
         if profile.limits.context_tokens > model.context_tokens:
             yield (
@@ -76,3 +80,17 @@ def _unusable(folder: Path, deployment: Deployment) -> Iterator[str]:
             create(profile, model)
         except EngineError as error:
             yield f"{where}: {error}"
+
+
+def _unseen(folder: Path, deployment: Deployment) -> Iterator[str]:
+    for model in deployment.models:
+        if _is_elsewhere(folder, model):
+            yield f"model {model.name}: {model.path} is not on this machine, and was not checked"
+
+
+def _is_elsewhere(folder: Path, model: Model) -> bool:
+    """Whether the model lies outside of the deployment, in a store that this machine has not
+    mounted: a deployment is often checked where it does not run.
+    """
+    path = Path(model.path)
+    return not path.is_relative_to(folder.resolve()) and not path.parent.exists()

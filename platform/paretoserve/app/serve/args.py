@@ -11,6 +11,7 @@ from pathlib import Path
 from pydantic import Field
 
 from paretoserve.domain.document import Document
+from paretoserve.executor.watchdog import STALL_AFTER_S
 
 GATEWAY = "gateway"
 """Name of the gateway's Serve deployment. The others have their profile's name."""
@@ -21,6 +22,14 @@ class ExecutorArgs(Document):
 
     python: str = Field(default="", description="interpreter of the engine's own environment")
     env: dict[str, str] = Field(default_factory=dict, description="added to its environment")
+    start_timeout_s: float = Field(
+        default=900.0, gt=0, description="how long loading may take before it is tried again"
+    )
+    stall_after_s: float = Field(
+        default=STALL_AFTER_S,
+        gt=0,
+        description="an engine with requests and no step for so long is replaced",
+    )
 
 
 class Args(Document):

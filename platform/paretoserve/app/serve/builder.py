@@ -71,6 +71,8 @@ def _executors(profile: Profile, args: Args) -> serve.Application:
         host=args.executor_host,
         python=how.python,
         env=how.env,
+        start_timeout_s=how.start_timeout_s,
+        stall_after_s=how.stall_after_s,
         drain_grace_s=args.drain_grace_s,
     )
     deploy = serve.deployment(

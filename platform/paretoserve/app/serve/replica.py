@@ -13,8 +13,10 @@ from paretoserve.domain.errors import EngineError
 from paretoserve.executor.supervisor import (
     ExecutorSupervisor,
     SupervisorState,
+    Timing,
     executor_command,
 )
+from paretoserve.executor.watchdog import STALL_AFTER_S
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,8 @@ class ReplicaSettings:
     python: str = ""
     env: dict[str, str] = field(default_factory=dict)
     drain_grace_s: float = 30.0
+    start_timeout_s: float = 900.0
+    stall_after_s: float = STALL_AFTER_S
 
 
 class ExecutorReplica:
@@ -43,8 +47,12 @@ class ExecutorReplica:
         self._replica_id = f"{settings.profile}-{context.replica_tag}"
         self._supervisor = ExecutorSupervisor(
             executor_command(
-                settings.deployment, settings.profile, python=settings.python or sys.executable
+                settings.deployment,
+                settings.profile,
+                python=settings.python or sys.executable,
+                options=("--stall-after", f"{settings.stall_after_s:g}"),
             ),
+            timing=Timing(start_timeout_s=settings.start_timeout_s),
             host=settings.host or _node_address(),
             env=_granted_devices() | settings.env,
         )

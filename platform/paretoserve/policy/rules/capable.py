@@ -26,6 +26,11 @@ def capable(case: Case, profile: Profile) -> Rejection | None:
     can = profile.capabilities
     wants = (
         ("penalties", request.penalized, can.penalties),
+        (
+            "penalties for what another replica generated",
+            request.penalized and request.generated > 0 and can.penalties,
+            can.resumed_penalties,
+        ),
         ("logprobs", request.logprobs, can.logprobs),
         ("a seed", request.seeded, can.seed),
     )

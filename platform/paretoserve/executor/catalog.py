@@ -13,6 +13,7 @@ from paretoserve.executor.contract import Engine
 ENGINES = {
     "emulator": "paretoserve.executor.engines.emulator:EmulatorEngine",
     "local": "paretoserve.executor.engines.local:LocalEngine",
+    "trtllm-grpc": "paretoserve.executor.engines.trtllm_grpc:TrtllmGrpcEngine",
 }
 
 

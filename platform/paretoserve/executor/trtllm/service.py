@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, NoReturn
 
 import grpc.aio
@@ -34,7 +35,7 @@ class TrtllmService(rpc.TrtllmServiceServicer):  # type: ignore[misc]  # the pac
 
     async def Generate(self, request: Any, context: Context) -> None:  # noqa: N802
         try:
-            asked = from_proto(request)
+            asked = self._fitted(from_proto(request))
             chunks = self._submit(asked)
         except ParetoserveError as error:
             await _abort(context, error)
@@ -93,6 +94,17 @@ class TrtllmService(rpc.TrtllmServiceServicer):  # type: ignore[misc]  # the pac
         if self._host.info is None:
             await context.abort(grpc.StatusCode.UNAVAILABLE, "the engine is starting")
         return self._host.info
+
+    def _fitted(self, request: GenerationRequest) -> GenerationRequest:
+        """max_tokens cut to what the context leaves, as TensorRT-LLM does: smg asks for a whole
+        context when its client sets none.
+        """
+        if self._host.info is None:
+            return request
+        left = self._host.info.context_tokens - len(request.prompt_token_ids)
+        if not 0 < left < request.sampling.max_tokens:
+            return request
+        return replace(request, sampling=replace(request.sampling, max_tokens=left))
 
     def _submit(self, request: GenerationRequest) -> ChunkStream:
         """Raises what `EngineHost.submit` raises."""

@@ -115,7 +115,7 @@ class TrtllmGrpcEngine:
             request,
             deliver,
             Answer(request, self._eos_ids),
-            wire_id=f"{request.request_id}~{self._nonce}",
+            requests.to_proto(request, f"{request.request_id}~{self._nonce}"),
             arrived_at=_now(),
         )
         self._flights.add(flight)
@@ -167,7 +167,7 @@ class TrtllmGrpcEngine:
 
     async def _fly(self, flight: Flight) -> None:
         """One call, until its complete message, its failure, or the end of the flight."""
-        call = self._stub.Generate(requests.to_proto(flight.request, flight.wire_id))
+        call = self._stub.Generate(flight.message)
         try:
             await self._read(flight, call)
         except grpc.aio.AioRpcError as error:
@@ -177,6 +177,7 @@ class TrtllmGrpcEngine:
             self._break_off(flight, FinishReason.ERROR, error.message)
         finally:
             call.cancel()  # no effect on a call that is over
+            self._break_off(flight, FinishReason.ERROR, "the engine failed on this request")
 
     async def _read(self, flight: Flight, call: Any) -> None:
         async for message in call:

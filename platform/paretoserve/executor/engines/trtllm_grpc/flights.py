@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 from dataclasses import dataclass
+from typing import Any
 
 from paretoserve.domain.usage import Timing
 from paretoserve.executor.contract import Deliver, GenerationRequest
@@ -18,7 +19,8 @@ class Flight:
     request: GenerationRequest
     deliver: Deliver
     answer: Answer
-    wire_id: str
+    message: Any
+    """The GenerateRequest."""
     arrived_at: float
     sent_at: float | None = None
     first_at: float | None = None
@@ -26,6 +28,12 @@ class Flight:
     aborting: bool = False
     ended: bool = False
     task: asyncio.Task[None] | None = None
+
+    @property
+    def wire_id(self) -> str:
+        """Its id on the server."""
+        wire_id: str = self.message.request_id
+        return wire_id
 
     def timing(self, now: float, server_queue_ms: float) -> Timing:
         """How long it waited, here and on the server, to its first token, and in all."""
@@ -74,16 +82,19 @@ class Flights:
         """The one to send now, by priority and then arrival; None when there is no place or none
         waits. It counts as sent from here on.
         """
-        while self._queue and self.running < self._places:
-            flight = heapq.heappop(self._queue)[2]
-            if not flight.ended:
-                flight.sent_at = now
-                self.running += 1
-                return flight
-        return None
+        if not self._queue or self.running >= self._places:
+            return None
+        flight = heapq.heappop(self._queue)[2]
+        flight.sent_at = now
+        self.running += 1
+        return flight
 
     def remove(self, flight: Flight) -> None:
         """Forget one that has ended."""
         flight.ended = True
         del self._all[flight.request.request_id]
-        self.running -= flight.sent_at is not None
+        if flight.sent_at is not None:
+            self.running -= 1
+        else:
+            self._queue = [entry for entry in self._queue if entry[2] is not flight]
+            heapq.heapify(self._queue)

@@ -43,8 +43,16 @@ def to_proto(request: GenerationRequest, wire_id: str) -> Any:
     """The GenerateRequest of a request that was checked; `wire_id` is its id on the server.
 
     The protocol has no priority. Stop tokens are kept in the output: a stop string must be seen
-    whole by whoever cuts the text, and a stop id be counted.
+    whole by whoever cuts the text, and a stop id be counted. Raises InvalidRequest for what has no
+    place in a message, such as a negative stop id.
     """
+    try:
+        return _message(request, wire_id)
+    except ValueError as error:
+        raise InvalidRequest(f"the request cannot be sent: {error}") from error
+
+
+def _message(request: GenerationRequest, wire_id: str) -> Any:
     sampling = request.sampling
     return pb.GenerateRequest(
         request_id=wire_id,

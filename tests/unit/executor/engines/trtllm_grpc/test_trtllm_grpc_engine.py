@@ -252,6 +252,9 @@ async def test_priority_decides_who_goes_first_and_the_server_holds_max_batch() 
         assert len(world.servicer.requests) == 1
         stats = world.engine.stats()
         assert (stats.running, stats.waiting, stats.waiting_tokens) == (1, 2, 8)
+        world.engine.abort("low")
+        assert (await told.pop("low").finish()).message == "aborted"
+        told["low"] = world.submit(request("low", priority=1))
         world.engine.abort("first")
         await told["high"].begun.wait()
         assert not told["low"].begun.is_set()
@@ -319,6 +322,9 @@ async def test_what_the_profile_or_the_context_cannot_do_is_refused_at_once() ->
             world.submit(request(prompt=(1000,)))
         with pytest.raises(InvalidRequest, match="prompt is empty"):
             world.submit(request(prompt=()))
+        for unsendable in ({"stop_token_ids": (-1,)}, {"stop": ("\ud800",)}):
+            with pytest.raises(InvalidRequest, match="cannot be sent"):
+                world.submit(request(**unsendable))
         world.engine._profile = world.engine._profile.model_copy(
             update={"capabilities": Capabilities(penalties=False, logprobs=False, seed=False)}
         )
@@ -360,6 +366,30 @@ async def test_a_stock_server_that_tells_little_is_enough() -> None:
     assert info.device == f"{address}, 8 ranks, tensorrt-llm 1.3"
     await engine.stop()
     await server.stop(None)
+
+
+async def test_a_server_that_never_answers_is_waited_for_only_so_long() -> None:
+    servicer = ScriptedServer()
+    servicer.silent = True
+    server, address = await listen(servicer)
+    engine = engine_at(address, wait_s=0.3, health_timeout_s=0.1)
+    with pytest.raises(EngineError, match=r"is away: no answer; waited 0\.3 s"):
+        await engine.start()
+    await engine.stop()
+    await server.stop(None)
+
+
+async def test_a_bug_in_taking_output_ends_the_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError
+
+    async with attached(forever) as world:
+        monkeypatch.setattr(world.engine, "_take", fail)
+        finish = await world.submit(request()).finish()
+        assert (finish.reason, finish.message) == (
+            FinishReason.ERROR,
+            "the engine failed on this request",
+        )
 
 
 async def test_nobody_there() -> None:

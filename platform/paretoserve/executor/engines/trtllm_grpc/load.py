@@ -11,8 +11,8 @@ from collections.abc import Iterable
 from paretoserve.executor.contract import EngineStats
 from paretoserve.executor.engines.trtllm_grpc.flights import Flight, Flights
 
-_MEMORY = 0.99
-"""Weight of the past, per message: some hundred messages."""
+_MEMORY = 0.999
+"""Weight of the past, per message: some thousand messages, which is several steps of a full batch."""
 
 
 class Load:

@@ -7,31 +7,26 @@ from typing import Any
 
 import grpc
 import pytest
-from tests.support.emulated import MODEL, emulated_profile, request
+from tests.support.emulated import request
 from tests.unit.executor.engines.trtllm_grpc.scripted_trtllm import (
     Attached,
-    ScriptedServer,
     Told,
     attached,
     chunk,
     complete,
-    engine_at,
     forever,
-    listen,
     says,
 )
 
 from paretoserve.domain.completion import FinishReason
 from paretoserve.domain.errors import (
     ContextTooLong,
-    EngineError,
     InvalidRequest,
     QueueFull,
     Unavailable,
 )
 from paretoserve.domain.profile import Capabilities
 from paretoserve.executor.contract import EngineStats
-from paretoserve.executor.engines.trtllm_grpc import TrtllmGrpcEngine
 
 
 async def until(happens: Any) -> None:
@@ -129,17 +124,6 @@ async def test_what_one_turn_brings_is_delivered_in_one_call() -> None:
         await until(lambda: sum(each.finish is not None for each in told.chunks) == 2)
         steps = world.engine.stats().steps_total - before
         assert len(told.calls) <= steps
-
-
-async def test_health_is_read_from_the_status_although_the_code_is_ok() -> None:
-    servicer = ScriptedServer()
-    servicer.status = "Executor is unhealthy"
-    server, address = await listen(servicer)
-    engine = engine_at(address, wait_s=0.3)
-    with pytest.raises(EngineError, match=r"is unhealthy: Executor is unhealthy; waited 0\.3 s"):
-        await engine.start()
-    await engine.stop()
-    await server.stop(None)
 
 
 async def test_an_unhealthy_server_loses_its_streams_and_is_given_up() -> None:
@@ -334,51 +318,6 @@ async def test_what_the_profile_or_the_context_cannot_do_is_refused_at_once() ->
         assert not world.servicer.requests
 
 
-@pytest.mark.parametrize(
-    ("info", "args", "sentence"),
-    [
-        ({"max_seq_len": 511}, {}, r"holds 511; limits\.context_tokens promises 512"),
-        ({"max_batch_size": 1}, {}, r"holds 1; limits\.max_batch promises 2"),
-        ({"model_id": "b"}, {"served_model": "a"}, "serves 'b', not 'a'"),
-        ({}, {"vocab_size": None}, r"set engine_args\.vocab_size"),
-    ],
-)
-async def test_a_server_that_cannot_keep_the_profiles_promises(
-    info: dict[str, Any], args: dict[str, Any], sentence: str
-) -> None:
-    servicer = ScriptedServer()
-    servicer.info = info
-    server, address = await listen(servicer)
-    engine = engine_at(address, **args)
-    with pytest.raises(EngineError, match=sentence):
-        await engine.start()
-    await engine.stop()
-    await server.stop(None)
-
-
-async def test_a_stock_server_that_tells_little_is_enough() -> None:
-    servicer = ScriptedServer()
-    servicer.info = {"model_id": "m", "max_seq_len": 4096, "vocab_size": 900}
-    server, address = await listen(servicer)
-    engine = engine_at(address, vocab_size=None)
-    info = await engine.start()
-    assert (info.vocab_size, info.context_tokens, info.max_batch) == (900, 512, 2)
-    assert info.device == f"{address}, 8 ranks, tensorrt-llm 1.3"
-    await engine.stop()
-    await server.stop(None)
-
-
-async def test_a_server_that_never_answers_is_waited_for_only_so_long() -> None:
-    servicer = ScriptedServer()
-    servicer.silent = True
-    server, address = await listen(servicer)
-    engine = engine_at(address, wait_s=0.3, health_timeout_s=0.1)
-    with pytest.raises(EngineError, match=r"is away: no answer; waited 0\.3 s"):
-        await engine.start()
-    await engine.stop()
-    await server.stop(None)
-
-
 async def test_a_bug_in_taking_output_ends_the_request(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise ZeroDivisionError
@@ -390,17 +329,3 @@ async def test_a_bug_in_taking_output_ends_the_request(monkeypatch: pytest.Monke
             FinishReason.ERROR,
             "the engine failed on this request",
         )
-
-
-async def test_nobody_there() -> None:
-    engine = engine_at("127.0.0.1:1", wait_s=0.3)
-    with pytest.raises(EngineError, match=r"the server at 127\.0\.0\.1:1 is away"):
-        await engine.start()
-    await engine.stop()
-
-
-@pytest.mark.parametrize("args", [{}, {"address": "no-port"}, {"address": "h:1", "adress": "h:1"}])
-def test_arguments_are_checked(args: dict[str, Any]) -> None:
-    profile = emulated_profile(engine_args=args)
-    with pytest.raises(EngineError, match=r"profile fast, engine_args: add?ress: "):
-        TrtllmGrpcEngine(profile, MODEL)

@@ -1,8 +1,13 @@
-"""Every engine of the catalog against the conformance suite."""
+"""Every engine of the catalog against the conformance suite.
+
+trtllm-grpc attaches to our own TrtllmService server, which runs another engine.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -13,6 +18,7 @@ from paretoserve.domain.model import Model
 from paretoserve.domain.profile import Capabilities, CurvePoint, LatencyCurve, Limits, Profile
 from paretoserve.executor.catalog import ENGINES, create
 from paretoserve.executor.conformance import CHECKS, Check, Subject
+from paretoserve.executor.trtllm import TrtllmServer
 
 ROOT = Path(__file__).parents[2]
 SCRIBE = Model(
@@ -33,6 +39,8 @@ class Setting:
     curve: dict[str, Any] = field(default_factory=dict)
     gpus: float = 1
     capabilities: dict[str, bool] = field(default_factory=dict)
+    behind: Setting | None = None
+    """What the server runs that it attaches to."""
 
     @property
     def profile(self) -> Profile:
@@ -59,16 +67,18 @@ TRTLLM = {
     "scheduler_config": {"waiting_queue_policy": "priority"},
 }
 LOCAL = {"threads": 1, "device": "cpu", "kv_tokens": 4096, "step_tokens": 64}
+EMULATED = Setting("emulator", "plain")
+SPECULATING = Setting(
+    "local",
+    "speculating",
+    {**LOCAL, "prefix_cache": True, "speculation": {"draft": "draft", "tokens": 3}},
+)
 SETTINGS = (
-    Setting("emulator", "plain"),
+    EMULATED,
     Setting("emulator", "speculating", curve={"acceptance_length": 2.5}),
     Setting("emulator", "prefix-cache", {"prefix_cache": True}, curve={"chunk_tokens": 3}),
     Setting("local", "plain", {**LOCAL, "prefix_cache": False, "speculation": None}),
-    Setting(
-        "local",
-        "speculating",
-        {**LOCAL, "prefix_cache": True, "speculation": {"draft": "draft", "tokens": 3}},
-    ),
+    SPECULATING,
     Setting("trtllm", "plain", TRTLLM, capabilities={"resumed_penalties": False}),
     Setting(
         "trtllm",
@@ -96,6 +106,8 @@ SETTINGS = (
         gpus=2,
         capabilities={"resumed_penalties": False},
     ),
+    Setting("trtllm-grpc", "over-emulator", behind=EMULATED),
+    Setting("trtllm-grpc", "over-local", behind=SPECULATING),
 )
 
 
@@ -105,6 +117,21 @@ def subject(setting: Setting) -> Subject:
     return Subject(
         profile, create=lambda: create(profile, SCRIBE), create_broken=lambda: create(bad, SCRIBE)
     )
+
+
+@contextlib.asynccontextmanager
+async def attached(setting: Setting) -> AsyncIterator[Setting]:
+    """The setting, with the address of a server that runs as long as the context."""
+    if setting.behind is None:
+        yield setting
+        return
+    server = TrtllmServer(create(setting.behind.profile, SCRIBE), "behind")
+    address = await server.bind("127.0.0.1:0")
+    try:
+        await server.start_engine()
+        yield replace(setting, args={**setting.args, "address": address})
+    finally:
+        await server.stop()
 
 
 def test_every_engine_of_the_catalog_is_checked() -> None:
@@ -119,4 +146,5 @@ def _stand_in_of_tensorrt_llm(stand_in_tensorrt_llm: ModuleType) -> None:
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
 @pytest.mark.parametrize("setting", SETTINGS, ids=lambda s: f"{s.engine}-{s.name}")
 async def test_engine(setting: Setting, check: Check) -> None:
-    await check(subject(setting))
+    async with attached(setting) as attached_setting:
+        await check(subject(attached_setting))

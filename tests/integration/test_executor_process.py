@@ -177,3 +177,25 @@ def test_it_imports_no_cluster_no_web_server_no_telemetry_and_no_weights() -> No
     )
     loaded = {name.partition(".")[0] for name in done.stdout.split()}
     assert not loaded & {"ray", "starlette", "uvicorn", "opentelemetry", "torch", "numpy"}
+
+
+@pytest.mark.parametrize(
+    ("engine", "more", "sentence"),
+    [
+        ("trtllm-grpc", (), "engine 'trtllm-grpc' needs a package that is not installed"),
+        ("emulator", ("--protocol", "trtllm"), "--protocol trtllm needs the extra trtllm-grpc"),
+    ],
+)
+async def test_a_missing_extra_is_named(
+    deployment: Path, engine: str, more: tuple[str, ...], sentence: str
+) -> None:
+    path = deployment / "profiles/fast.yaml"
+    path.write_text(path.read_text().replace("engine: emulator", f"engine: {engine}"))
+    hidden = "import sys; sys.modules['smg_grpc_proto'] = None; "
+    run = f"from paretoserve.app.executor import main; sys.exit(main({command(deployment, *more)[3:]}))"
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", hidden + run, stderr=asyncio.subprocess.PIPE
+    )
+    _, said = await asyncio.wait_for(process.communicate(), 30)
+    assert process.returncode == 1
+    assert sentence in said.decode()

@@ -16,7 +16,9 @@ import os
 import signal
 import sys
 from collections.abc import Iterator, Sequence
+from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 from paretoserve.app.config import ConfigError, load_deployment
 from paretoserve.app.telemetry import load_telemetry
@@ -28,6 +30,9 @@ from paretoserve.executor.observe import OnSubmit, observe_nothing
 from paretoserve.executor.server import ExecutorServer
 from paretoserve.executor.watchdog import STALL_AFTER_S
 from paretoserve.telemetry import start
+
+if TYPE_CHECKING:
+    from paretoserve.executor.trtllm import TrtllmServer
 
 EXIT_FAILED = 1
 EXIT_AT_ONCE = 128 + signal.SIGTERM
@@ -59,6 +64,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--deployment", type=Path, required=True, metavar="DIR")
     parser.add_argument("--profile", required=True, metavar="NAME")
     parser.add_argument("--listen", default="127.0.0.1:0", metavar="HOST:PORT")
+    parser.add_argument(
+        "--protocol",
+        choices=("paretoserve", "trtllm"),
+        default="paretoserve",
+        help="trtllm: be a server for gateways that speak TensorRT-LLM's TrtllmService",
+    )
     parser.add_argument("--grace", type=float, default=30.0, metavar="S", help="of the drain")
     parser.add_argument("--ready-file", type=Path, metavar="PATH", help="gets the JSON line too")
     parser.add_argument(
@@ -81,6 +92,19 @@ def _engine(folder: Path, profile_name: str) -> Engine:
     return create(profile, deployment.model(profile.model))
 
 
+def _server(protocol: str) -> type[ExecutorServer] | type[TrtllmServer]:
+    """Raises ConfigError when the protocol needs a package that is not installed."""
+    if protocol == "paretoserve":
+        return ExecutorServer
+    try:
+        module = import_module("paretoserve.executor.trtllm")
+    except ImportError as error:
+        raise ConfigError(
+            f"--protocol trtllm needs the extra trtllm-grpc, which is not installed: {error}"
+        ) from error
+    return cast("type[TrtllmServer]", module.TrtllmServer)
+
+
 @contextlib.contextmanager
 def _traced(options: argparse.Namespace) -> Iterator[OnSubmit]:
     """What makes this executor's spans, if the deployment folder asks for traces."""
@@ -101,7 +125,9 @@ async def _run(engine: Engine, on_submit: OnSubmit, options: argparse.Namespace)
     """
     ending = asyncio.Event()
     _on_signals(ending)
-    server = ExecutorServer(engine, options.profile, on_submit, stall_after_s=options.stall_after)
+    server = _server(options.protocol)(
+        engine, options.profile, on_submit, stall_after_s=options.stall_after
+    )
     address = await server.bind(options.listen)
     orphaned = asyncio.create_task(_gone(options.parent_pid))
     starting = asyncio.create_task(server.start_engine())

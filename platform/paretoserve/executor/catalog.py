@@ -15,6 +15,7 @@ ENGINES = {
     "local": "paretoserve.executor.engines.local:LocalEngine",
     "vllm": "paretoserve.executor.engines.vllm:VllmEngine",
     "trtllm": "paretoserve.executor.engines.trtllm:TrtllmEngine",
+    "trtllm-grpc": "paretoserve.executor.engines.trtllm_grpc:TrtllmGrpcEngine",
 }
 
 

@@ -78,5 +78,6 @@ def test_a_gpu_profile_takes_one_bundle_of_one_host():
         "placement_group_bundles": [{"CPU": 1, "GPU": 8.0}],
         "placement_group_strategy": "STRICT_PACK",
     }
-    emulated = tp8.model_copy(update={"engine": "emulator"})
-    assert resources(emulated) == {"ray_actor_options": {"num_cpus": 1.0}}
+    for engine in ("emulator", "trtllm-grpc"):
+        other = tp8.model_copy(update={"engine": engine})
+        assert resources(other) == {"ray_actor_options": {"num_cpus": 1.0}}

@@ -24,6 +24,9 @@ _AFTER_GRACE_S = 15.0
 """Serve kills a replica that is not gone this long after its streams' grace."""
 
 
+_WITHOUT_GPU = frozenset({"emulator", "trtllm-grpc"})
+
+
 def build(args: dict[str, Any]) -> serve.Application:
     """The application for `args` (see args.py).
 
@@ -52,9 +55,10 @@ def resources(profile: Profile) -> dict[str, Any]:
     """Deployment options that give one replica of `profile` what it costs.
 
     All GPUs of a replica come from one placement group bundle, so from one host. Engines that
-    compute on the CPU take one logical core (at most), as the emulator does.
+    compute on the CPU take one logical core (at most), as the emulator does, and so does one that
+    attaches to a server: the GPUs are that server's.
     """
-    if profile.engine == "emulator" or profile.engine_args.get("device") == "cpu":
+    if profile.engine in _WITHOUT_GPU or profile.engine_args.get("device") == "cpu":
         return {"ray_actor_options": {"num_cpus": min(1.0, profile.gpus)}}
     return {
         "ray_actor_options": {"num_cpus": 1, "num_gpus": profile.gpus},

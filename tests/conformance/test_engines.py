@@ -134,8 +134,12 @@ async def attached(setting: Setting) -> AsyncIterator[Setting]:
         await server.stop()
 
 
+ELSEWHERE = {"vllm"}
+"""Needs a GPU: benchmarks/h200/conform.py runs the same checks there."""
+
+
 def test_every_engine_of_the_catalog_is_checked() -> None:
-    assert {setting.engine for setting in SETTINGS} == set(ENGINES)
+    assert {setting.engine for setting in SETTINGS} == set(ENGINES) - ELSEWHERE
 
 
 @pytest.fixture(autouse=True)

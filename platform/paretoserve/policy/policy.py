@@ -138,8 +138,10 @@ class Policy:
             found.append(
                 Option(profile, price, offer.fullest, offer.guest, rejection, said, rate.pays_to)
             )
-        # A target of its own makes nobody need what other tiers need: those come first.
-        if not request.has_own_targets and all(o.guest or o.price == math.inf for o in found):
+        # A client's own target makes it need nothing that other tiers need: those come first. What
+        # a running stream's promise leaves for its rest is no such target.
+        own = request.has_own_targets and not request.generated
+        if not own and all(o.guest or o.price == math.inf for o in found):
             found = [option._replace(guest=False) for option in found]
         found.sort(key=lambda option: (option.said.rank, option.price))
         return found

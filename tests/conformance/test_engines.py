@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.support import vllm_stand_in
 
 from paretoserve.domain.model import Model
 from paretoserve.domain.profile import CurvePoint, LatencyCurve, Limits, Profile
@@ -60,7 +61,15 @@ SETTINGS = (
         "speculating",
         {**LOCAL, "prefix_cache": True, "speculation": {"draft": "draft", "tokens": 3}},
     ),
+    Setting("vllm", "plain", {"enforce_eager": True}),
+    Setting("vllm", "speculating", {"speculative_config": {"num_speculative_tokens": 3}}),
 )
+
+
+@pytest.fixture(autouse=True)
+def stand_ins(monkeypatch: pytest.MonkeyPatch) -> None:
+    """vLLM needs a GPU: here the engine's own part is checked, on a GPU benchmarks/h200 checks all."""
+    vllm_stand_in.install(monkeypatch)
 
 
 def subject(setting: Setting) -> Subject:

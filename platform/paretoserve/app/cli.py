@@ -20,6 +20,8 @@ COMMANDS = {
     "serve": "serve a deployment on Ray Serve until Ctrl-C",
     "gateway": "run a gateway over executors at known addresses, without Ray",
     "executor": "run one executor: a profile's engine behind gRPC",
+    "profile": "measure the profile of a running executor and write its latency curve",
+    "frontier": "show which measured profiles are on the frontier, and where speculation stops paying",
     "generate": "send one prompt to a gateway and print the answer as it comes",
     "simulate": "try policies and baselines on a trace, with modelled engines, and compare them",
     "explain": "show what would be decided for a prompt now, without running it",

@@ -29,7 +29,7 @@ def test_a_good_folder_is_summed_up(folder: Path, capsys: pytest.CaptureFixture[
 @pytest.mark.parametrize(
     ("file", "old", "new", "said"),
     [
-        ("profiles/min-latency.yaml", "engine: local", "engine: vllm", "engine 'vllm'; known are"),
+        ("profiles/min-latency.yaml", "engine: local", "engine: none", "engine 'none'; known are"),
         ("profiles/min-latency.yaml", "kv_tokens", "kv_token", "kv_token"),
         ("profiles/min-latency.yaml", "context_tokens: 2048", "context_tokens: 4096", "has 2048"),
         ("models.yaml", "models/scribe", "models/scrbe", "no tokenizer"),

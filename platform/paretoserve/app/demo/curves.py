@@ -7,9 +7,8 @@ from dataclasses import dataclass
 
 from paretoserve.app.demo.stats import median
 from paretoserve.app.demo.sweep import Measured, Sample
+from paretoserve.app.profiling.curve import LEAST_MS, prefill_line
 from paretoserve.domain.profile import CurvePoint, LatencyCurve
-
-LEAST_MS = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +116,5 @@ def _prefill(measured: Measured, profile: str) -> tuple[float, float]:
     for name, tokens, milliseconds in measured.prefills:
         if name == profile:
             times.setdefault(tokens, []).append(milliseconds)
-    short, long = min(times), max(times)
-    low, high = median(times[short]), median(times[long])
-    per_token = max(high - low, LEAST_MS) / (long - short)
-    return 1000 / per_token, max(0.0, low - short * per_token)
+    ends = [(tokens, median(times[tokens])) for tokens in (min(times), max(times))]
+    return prefill_line(*ends)

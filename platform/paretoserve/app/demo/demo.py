@@ -14,7 +14,6 @@ from paretoserve.app.demo import analysis, decisions, machine, picture, report
 from paretoserve.app.demo.board import Board
 from paretoserve.app.demo.curves import latency_curve
 from paretoserve.app.demo.documents import write_deployment
-from paretoserve.app.demo.links import linked
 from paretoserve.app.demo.plan import Plan
 from paretoserve.app.demo.platform import DemoPlatform
 from paretoserve.app.demo.progress import Display
@@ -24,6 +23,7 @@ from paretoserve.app.demo.sweep import Measured, Sweep
 from paretoserve.app.demo.trace import read_trace
 from paretoserve.app.demo.watch import StateSample, watching
 from paretoserve.app.demo.workload import Job, Pace, build_workload, pace, scale
+from paretoserve.app.profiling.links import linked
 from paretoserve.domain.deployment import Deployment
 
 REVISION = "measured"

@@ -37,8 +37,8 @@ class Quantiles:
 class ProfilePoint:
     """One profile at one batch and length.
 
-    `batch` streams began at once and `running` of them decoded at a time; `tokens_per_s` is that
-    of all while they did. `ttft_ms` is of a batch that arrives at once, so it grows with it;
+    `batch` streams began at once and `running` of them decoded at a time; `seconds` and `tokens`
+    are of the time while they did, in the run of median speed. `ttft_ms` is of a batch that arrives at once, so it grows with it;
     `tpot_ms` is per stream, over its whole life. `kv_tokens` is the mean that all held together.
     """
 
@@ -148,12 +148,13 @@ def point_of(runs: Sequence[Run], place: Place, running: int) -> ProfilePoint:
     windows = [found for run in runs if (found := window(run, running))]
     if not windows:
         raise EngineError(f"batch {place[0]}: {running} streams never decoded together")
+    typical = sorted(windows, key=lambda w: w.tokens / w.seconds)[len(windows) // 2]
     streams = [stream for run in runs for stream in run.streams]
     return ProfilePoint(
         *place,
         running=running,
-        seconds=sum(found.seconds for found in windows),
-        tokens=sum(found.tokens for found in windows),
+        seconds=typical.seconds,
+        tokens=typical.tokens,
         ttft_ms=Quantiles.of(
             [1e3 * (s.deliveries[0][0] - r.began) for r in runs for s in r.streams]
         ),

@@ -1,4 +1,4 @@
-"""Executor links as the sweep uses them: with a memory of what the executor said of its steps."""
+"""Executor links as measurements use them: with a memory of what the executor said of its steps."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from time import perf_counter
 
 from paretoserve.domain.replica import Health, ReplicaState
 from paretoserve.executor.contract import Chunk, GenerationRequest
-from paretoserve.executor.link import ExecutorLink
+from paretoserve.executor.link import ExecutorLink, Submission
+from paretoserve.executor.streams import Sink
 
 CONNECT_WITHIN_S = 30.0
 READINGS = 4096
 
 
 class MeasuringLink:
-    """One executor's link; a `Measurable`."""
+    """One executor's link: a demo sweep's `Measurable` and a profile's `Source`."""
 
     def __init__(self, profile: str, address: str) -> None:
         self._readings: deque[tuple[float, ReplicaState]] = deque(maxlen=READINGS)
@@ -26,7 +27,7 @@ class MeasuringLink:
             address,
             replica_id=profile,
             profile=profile,
-            gateway_id="demo-sweep",
+            gateway_id="profiling",
             on_state=self._take,
         )
 
@@ -41,6 +42,10 @@ class MeasuringLink:
     def generate(self, request: GenerationRequest) -> AsyncGenerator[Chunk, None]:
         """Run a request; see ExecutorLink.generate."""
         return self._link.generate(request)
+
+    def submit(self, request: GenerationRequest, sink: Sink) -> Submission:
+        """Run a request whose output is pushed to `sink`; see ExecutorLink.submit."""
+        return self._link.submit(request, sink)
 
     def step_times_ms(self, since: float, until: float, running: int) -> Sequence[float]:
         """The step times of the readings in that time that had so many requests running."""

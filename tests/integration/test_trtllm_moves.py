@@ -1,64 +1,74 @@
-"""Gateway, executors that attach to TrtllmService servers, and a server that is lost in mid-answer."""
+"""A gateway over two replicas of the trtllm engine, on the stand-in, one of which breaks."""
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import AsyncGenerator, Sequence
+import asyncio
+from collections.abc import Sequence
 from contextlib import aclosing
+from types import ModuleType
+from typing import Any
 
-from lifecycle_world import FAST, World, call, deployment, tier, until
+import pytest
+from lifecycle_world import FAST, PATIENCE_S, World, call, deployment
 
 from paretoserve.domain.conversation import TextDelta
-from paretoserve.domain.profile import Profile
-from paretoserve.executor.catalog import create
-from paretoserve.executor.trtllm import TrtllmServer
+from paretoserve.domain.errors import Evicted
+from paretoserve.domain.profile import Capabilities
 from paretoserve.gateway.calls import Completed, Event, Started
 
-TOKENS = 150
-LOCAL = FAST.model_copy(
-    update={"engine": "local", "engine_args": {"threads": 1, "device": "cpu", "kv_tokens": 4096}}
+ENGINE = FAST.model_copy(
+    update={
+        "engine": "trtllm",
+        "engine_args": {"max_batch_size": FAST.limits.max_batch},
+        "capabilities": Capabilities(resumed_penalties=False),
+    }
 )
-DOCUMENTS = deployment(FAST, tiers=(tier("fast", ttft_ms=5000.0),))
-
-
-@contextlib.asynccontextmanager
-async def serving() -> AsyncGenerator[tuple[TrtllmServer, Profile], None]:
-    """A server with a real model, and the profile of an executor that attaches to it."""
-    server = TrtllmServer(create(LOCAL, DOCUMENTS.models[0]), "behind")
-    address = await server.bind("127.0.0.1:0")
-    await server.start_engine()
-    args = {"address": address, "health_interval_s": 0.1, "lost_after_s": 60.0}
-    try:
-        yield server, FAST.model_copy(update={"engine": "trtllm-grpc", "engine_args": args})
-    finally:
-        await server.stop()
+ASKED = call(max_tokens=150, temperature=0.0)
 
 
 def ids(events: Sequence[Event]) -> list[int]:
     return [i for event in events if isinstance(event, TextDelta) for i in event.token_ids]
 
 
-async def test_a_stream_whose_server_is_lost_goes_on_at_another() -> None:
-    greedy = call(max_tokens=TOKENS, temperature=0.0, seed=None)
-    async with (
-        serving() as (first, a),
-        serving() as (second, b),
-        World.of(DOCUMENTS, {"a": a, "b": b}) as world,
-    ):
-        await world.only("a")
-        whole = await world.collect(greedy)
-        await world.only("a", "b")
-        async with aclosing(world.lifecycle.generate(greedy)) as stream:
-            events = [await anext(stream)]
-            while len(ids(events)) < 5:
-                events.append(await anext(stream))
-            (started,) = [event for event in events if isinstance(event, Started)]
-            await {"a": first, "b": second}[started.replica_id]._server.stop(None)
-            events += [event async for event in stream]
+def completed(events: Sequence[Event]) -> Completed:
+    assert isinstance(events[-1], Completed)
+    return events[-1]
+
+
+async def broken_midway(world: World, error: Exception, **how: Any) -> list[Event]:
+    """The events of a request whose first replica meets `error` after some tokens."""
+    asked = call(max_tokens=150, temperature=0.0, **how)
+    events: list[Event] = []
+    async with asyncio.timeout(PATIENCE_S), aclosing(world.lifecycle.generate(asked)) as stream:
+        async for event in stream:
+            events.append(event)
+            if isinstance(event, TextDelta) and len(events) == 3:
+                first = events[0]
+                assert isinstance(first, Started)
+                engine: Any = world.executors[first.replica_id].host._engine
+                engine._llm.worker.faults.fail = error
+    return events
+
+
+@pytest.mark.parametrize("kind", ["CppExecutorError", "RequestError"])
+async def test_a_stream_goes_on_where_its_replica_broke(
+    kind: str, stand_in_tensorrt_llm: ModuleType
+) -> None:
+    async with World.of(deployment(ENGINE), {"r1": ENGINE, "r2": ENGINE}) as world:
+        whole = await world.collect(ASKED)
+        error = getattr(stand_in_tensorrt_llm, kind)("an unexpected state")
+        events = await broken_midway(world, error)
+        assert completed(events).moves == 1
         assert ids(events) == ids(whole)
-        assert len(ids(events)) == TOKENS
-        completed = events[-1]
-        assert isinstance(completed, Completed)
-        assert completed.moves == 1
-        assert "moved evicted" in world.diaries.all[-1].entries
-        await until(lambda: world.held_here() == 0)
+        assert completed(events).usage.completion_tokens == 150
+        await world.assert_all_returned()
+
+
+async def test_with_penalties_it_cannot_go_on_and_says_so(
+    stand_in_tensorrt_llm: ModuleType,
+) -> None:
+    async with World.of(deployment(ENGINE), {"r1": ENGINE, "r2": ENGINE}) as world:
+        error = stand_in_tensorrt_llm.CppExecutorError("an unexpected state")
+        with pytest.raises(Evicted, match="an unexpected state"):
+            await broken_midway(world, error, presence_penalty=1.0)
+        await world.assert_all_returned()

@@ -156,7 +156,9 @@ async def test_a_broken_engine_is_replaced(
     async with supervised(deployment, python, "--stall-after", "0.5", env=env) as supervisor:
         await supervisor.start()
         await generate(supervisor.address)
-        order.write_text(fault)
+        written = order.with_suffix(".partial")
+        written.write_text(fault)
+        written.replace(order)  # whoever reads it never finds half of it
         with contextlib.suppress(grpc.aio.AioRpcError, AssertionError):
             await generate(supervisor.address, max_tokens=400)
         await until(supervisor, restarts=1)

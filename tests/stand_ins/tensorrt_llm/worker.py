@@ -1,6 +1,6 @@
 """The engine behind the stand-in: a thread that makes a step every millisecond.
 
-Tokens follow from the prompt, the position and, when sampled, the seed. A prompt takes one step;
+Each token follows from all before it and, when sampled, the seed. A prompt takes one step;
 with speculation a step gives one to max_draft_len + 1 tokens. Faults are set by tests.
 """
 
@@ -160,9 +160,7 @@ class Worker:
             job.first = time.monotonic()
         count = 1
         if self._drafts and job.said:
-            accepted = _draw("accept", job.output.prompt_token_ids, len(job.said)) % (
-                self._drafts + 1
-            )
+            accepted = _draw("accept", job.said) % (self._drafts + 1)
             job.accepted, job.drafted = job.accepted + accepted, job.drafted + self._drafts
             count += accepted
         new: list[int] = []
@@ -178,7 +176,7 @@ class Worker:
 
     def _token(self, job: Job) -> int:
         seed = "" if job.params.top_k == 1 else job.params.seed
-        return _draw(seed, job.output.prompt_token_ids, len(job.said)) % VOCABULARY
+        return _draw(seed, [*job.output.prompt_token_ids, *job.said]) % VOCABULARY
 
     def _end(self, job: Job, reason: str, *rest: Any) -> Response:
         *stop, new = rest
@@ -304,8 +302,8 @@ def _logprobs(token: int, count: int) -> dict[int, Logprob]:
     return {token: Logprob(-0.5, 1), **others}
 
 
-def _draw(seed: object, prompt: list[int], at: int) -> int:
-    text = f"{seed}:{prompt}:{at}".encode()
+def _draw(seed: object, tokens: list[int]) -> int:
+    text = f"{seed}:{tokens}".encode()
     return int.from_bytes(hashlib.blake2b(text, digest_size=4).digest(), "big")
 
 

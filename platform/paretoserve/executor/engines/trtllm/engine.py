@@ -193,11 +193,15 @@ class TrtllmEngine:
                     self._emit(progress, progress.advance(time.monotonic()))
                 if output.finished:
                     return
-            self._end(progress, FinishReason.ERROR, "TensorRT-LLM ended it without a reason")
+            self._end(progress, FinishReason.ABORTED, "TensorRT-LLM ended it without a reason")
         except Exception as error:  # noqa: BLE001 (any class of its libraries; classified)
             log.warning("request %s: %r", progress.request.request_id, error)
-            self._end(progress, FinishReason.ERROR, f"TensorRT-LLM: {error}")
-            self._note(classify(type(error).__name__, str(error)), error)
+            severity = classify(type(error).__name__, str(error))
+            # ERROR is told to the client; what was ABORTED goes on at another replica
+            own_fault = severity is Severity.REQUEST
+            reason = FinishReason.ERROR if own_fault else FinishReason.ABORTED
+            self._end(progress, reason, f"TensorRT-LLM: {error}")
+            self._note(severity, error)
         finally:
             self._forget(progress)
 
@@ -238,7 +242,7 @@ class TrtllmEngine:
         log.error("%s", why)
         self._failure = self._unavailable = why
         for progress in list(self._known.values()):
-            self._end(progress, FinishReason.ERROR, why)
+            self._end(progress, FinishReason.ABORTED, why)
         self._known.clear()
 
     async def _watch_health(self) -> None:

@@ -12,7 +12,7 @@ from enum import StrEnum
 
 
 class Severity(StrEnum):
-    """REQUEST: the request's own fault. TRANSIENT: this request failed, the next may not.
+    """REQUEST: the request's own fault, and so everywhere. TRANSIENT: this request failed, the next may not.
     SEVERE: the device is in trouble, but usable; several of them are fatal. FATAL: nothing that
     this process does will succeed again.
     """

@@ -9,17 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.unit.executor.engines.trtllm.trtllm_profiles import EAGLE, MODEL, ROOT, profile
+from tests.unit.executor.engines.trtllm.trtllm_profiles import EAGLE, FACTS, MODEL, ROOT, profile
 
 from paretoserve.domain.errors import EngineError
 from paretoserve.domain.profile import Capabilities
 from paretoserve.executor.engines.trtllm import schema
 from paretoserve.executor.engines.trtllm.arguments import read_arguments
 
-FACTS = next(
-    (at for up in ROOT.parents if (at := up / "shared/facts/tensorrt_llm_args.json").exists()),
-    Path("/work/shared/facts/tensorrt_llm_args.json"),
-)
+TRANSCRIPT = FACTS / "tensorrt_llm_args.json"
 
 WRONG = [
     ({"tensor_parallel_sise": 8}, "tensor_parallel_sise: unknown key; did you mean 'tensor_parallel_size'?"),
@@ -120,11 +117,13 @@ def test_the_schema_names_its_source() -> None:
     assert len(source["commit"]) == 40
 
 
-@pytest.mark.skipif(not FACTS.exists(), reason="the transcript that it is made from is not here")
+@pytest.mark.skipif(
+    not TRANSCRIPT.exists(), reason="the transcript that it is made from is not here"
+)
 def test_the_schema_is_current() -> None:
     script = ROOT / "protos" / "trtllm_schema.py"
     done = subprocess.run(
-        [sys.executable, str(script), str(FACTS), "--check"],
+        [sys.executable, str(script), str(TRANSCRIPT), "--check"],
         capture_output=True,
         text=True,
         check=False,

@@ -92,7 +92,8 @@ async def test_speculation_is_accounted_for() -> None:
         told = await run(engine, request(max_tokens=60))
         acceptance = told.finish().acceptance
         assert len(told.tokens()) == 60
-        assert acceptance.drafted == 3 * acceptance.steps
+        # the last step may have accepted more than max_tokens let through
+        assert 0 <= acceptance.drafted - 3 * acceptance.steps <= 3
         assert 59 <= acceptance.steps + acceptance.accepted <= 62
         await until(lambda: engine.stats().acceptance_length > 1)
 
@@ -173,6 +174,15 @@ async def test_an_abort_that_is_ignored_ends_the_request_but_keeps_its_place(
         assert told.chunks[-1].finish is finish
 
 
+async def test_a_request_that_is_rejected_at_admission_is_told_so() -> None:
+    speculating = profile(penalties=True, speculative_config={**EAGLE, "enable_penalty": True})
+    async with started(speculating) as engine:  # the stand-in rejects them all the same
+        told = await run(engine, request(presence_penalty=1.0))
+        assert told.finish().reason is FinishReason.ERROR
+        assert "penalties are not supported" in told.finish().message
+        assert engine.stats().failure == ""
+
+
 async def test_an_error_of_one_request_leaves_the_engine_alone(
     stand_in_tensorrt_llm: ModuleType,
 ) -> None:
@@ -182,7 +192,7 @@ async def test_an_error_of_one_request_leaves_the_engine_alone(
         llm(stand_in_tensorrt_llm).worker.faults.fail = error
         engine.generate(request(), told)
         finish = await told.end()
-        assert finish.reason is FinishReason.ERROR
+        assert finish.reason is FinishReason.ABORTED  # another replica may do better
         assert "unexpected state" in finish.message
         assert engine.stats().failure == ""
         assert len((await run(engine, request("next"))).tokens("next")) == 8
@@ -201,7 +211,7 @@ async def test_a_fatal_error_fails_the_engine_and_ends_everything(
         llm(stand_in_tensorrt_llm).worker.faults.fail = error
         for number in range(6):
             finish = await told.end(f"r{number}")
-            assert finish.reason is FinishReason.ERROR
+            assert finish.reason is FinishReason.ABORTED
         assert "cudaErrorIllegalAddress" in engine.stats().failure
         assert (engine.stats().running, engine.stats().waiting) == (0, 0)
         with pytest.raises(Unavailable, match="cudaErrorIllegalAddress"):
@@ -217,7 +227,7 @@ async def test_several_severe_errors_are_fatal(stand_in_tensorrt_llm: ModuleType
             llm(stand_in_tensorrt_llm).worker.faults.fail = error
             told = Told()
             engine.generate(request(f"r{at}"), told)
-            assert (await told.end(f"r{at}")).reason is FinishReason.ERROR
+            assert (await told.end(f"r{at}")).reason is FinishReason.ABORTED
             if at == 0:
                 assert engine.stats().failure == ""
                 await asyncio.sleep(1.05)

@@ -8,15 +8,14 @@ import json
 import re
 from dataclasses import fields
 from importlib import import_module
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
-from tests.unit.executor.engines.trtllm.trtllm_profiles import ROOT
+from tests.unit.executor.engines.trtllm.trtllm_profiles import FACTS, ROOT
 
 API: dict[str, Any] = json.loads((ROOT / "tests/data/tensorrt_llm_api.json").read_text())
-FACTS = Path("/work/shared/facts/tensorrt_llm_api.json")
+TRANSCRIPT = FACTS / "tensorrt_llm_api.json"
 
 
 def words(said: str) -> set[str]:
@@ -103,9 +102,11 @@ def test_iteration_statistics(module: ModuleType, drafts: int) -> None:
         assert row["specDecodingStats"] is None
 
 
-@pytest.mark.skipif(not FACTS.exists(), reason="the transcript that it was copied from is not here")
+@pytest.mark.skipif(
+    not TRANSCRIPT.exists(), reason="the transcript that it was copied from is not here"
+)
 def test_the_copy_is_current() -> None:
-    facts = json.loads(FACTS.read_text())
+    facts = json.loads(TRANSCRIPT.read_text())
     assert {key: facts[key] for key in API if key != "_about"} == {
         key: value for key, value in API.items() if key != "_about"
     }

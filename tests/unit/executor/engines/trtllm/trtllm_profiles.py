@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ from paretoserve.domain.request import Sampling
 from paretoserve.executor.contract import GenerationRequest
 
 ROOT = Path(__file__).parents[5]
+FACTS = Path(os.environ.get("TRTLLM_FACTS", ROOT.parent / "shared" / "facts"))
+"""The transcripts of TensorRT-LLM that schema and stand-in were made from; absent elsewhere."""
 MODEL = Model(
     name="m", path=str(ROOT / "deployments" / "local" / "models" / "scribe"), context_tokens=2048
 )

@@ -60,6 +60,12 @@ SETTINGS = (
         "speculating",
         {**LOCAL, "prefix_cache": True, "speculation": {"draft": "draft", "tokens": 3}},
     ),
+    Setting("local", "int8", {**LOCAL, "weights": "int8"}),
+    Setting(
+        "local",
+        "int8-speculating",
+        {**LOCAL, "weights": "int8", "speculation": {"draft": "draft", "tokens": 3}},
+    ),
 )
 
 

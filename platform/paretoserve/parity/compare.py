@@ -51,7 +51,8 @@ def limited(score: Score, confidence: float) -> Score:
     """
     if score.n is None:
         return score
-    low = difference_low(score.profile, score.reference, score.n, confidence)
+    ours, theirs = round(score.profile * score.n), round(score.reference * score.n)
+    low = difference_low(ours, score.n, theirs, score.n, confidence)
     return score.model_copy(update={"low": low})
 
 

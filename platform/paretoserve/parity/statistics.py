@@ -58,20 +58,18 @@ def paired_difference_low(
     return max(-1.0, (first_only - second_only) / total - half)
 
 
-def difference_low(first: float, second: float, total: int, confidence: float) -> float:
-    """Lower limit of first share less second, each of `total` cases of its own.
+def difference_low(
+    first: int, first_total: int, second: int, second_total: int, confidence: float
+) -> float:
+    """Lower limit of first share less second, of cases of their own.
 
     R. G. Newcombe, "Interval estimation for the difference between independent proportions" (1998),
     method 10.
     """
-    below = first - wilson_of_share(first, total, confidence)[0]
-    above = wilson_of_share(second, total, confidence)[1] - second
-    return max(-1.0, first - second - math.hypot(below, above))
-
-
-def wilson_of_share(share: float, total: int, confidence: float) -> tuple[float, float]:
-    """`wilson` of a published share, rounded to the nearest number of cases."""
-    return wilson(round(share * total), total, confidence)
+    ours, theirs = first / first_total, second / second_total
+    below = ours - wilson(first, first_total, confidence)[0]
+    above = wilson(second, second_total, confidence)[1] - theirs
+    return max(-1.0, ours - theirs - math.hypot(below, above))
 
 
 def bootstrap_limit(

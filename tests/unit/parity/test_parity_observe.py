@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from paretoserve.executor.catalog import create
 from paretoserve.executor.contract import Chunk, Finish, GenerationRequest
 from paretoserve.executor.streams import stream
 from paretoserve.executor.tokenizer import Tokenizer
+from paretoserve.parity.compare import compare
 from paretoserve.parity.observe import Ask, observe
 from paretoserve.parity.tasks import Prepared, Task, prepare
 
@@ -99,6 +101,41 @@ async def test_an_engine_that_fails_ends_the_comparison() -> None:
 
     with pytest.raises(EngineError, match="out of memory"):
         await observe(fail, TASKS, Ask(0, 4, 2), silent)
+
+
+async def test_a_sampler_at_another_temperature_is_found() -> None:
+    deployment = load_deployment(LOCAL)
+    model = deployment.model("scribe")
+    tokenizer = Tokenizer.load(model.path)
+    starts = ("It was", "She said", "The sea", "I do not", "When the", "My dear", "He had", "A man")
+    starts += ("But", "There")
+    tasks = prepare(
+        tuple(Task(id=s, prompt=s, max_tokens=1, sample=True) for s in starts), tokenizer
+    )
+    engine = create(deployment.profile("max-throughput"), model)
+
+    def hotter(request: GenerationRequest) -> AsyncGenerator[Chunk, None]:
+        temperature = request.sampling.temperature * 1.3
+        return stream(
+            engine, replace(request, sampling=replace(request.sampling, temperature=temperature))
+        )
+
+    await engine.start()
+    try:
+        reference, same, hot = [
+            await observe(generate, tasks, Ask(side, 32, 100, 2, logprobs=False), silent)
+            for side, generate in enumerate(
+                (partial(stream, engine), partial(stream, engine), hotter)
+            )
+        ]
+    finally:
+        await engine.stop()
+    how = {"decode": tokenizer.decode, "confidence": 0.95}
+    of_same, of_hot = (compare(tasks, said, reference, **how).samples for said in (same, hot))
+    assert of_same is not None
+    assert of_hot is not None
+    assert of_same.p > 0.01
+    assert of_hot.p == 0.001
 
 
 async def test_the_local_engine_says_all_of_it() -> None:

@@ -13,7 +13,7 @@ from paretoserve.app.cli import main
 from paretoserve.app.config import ConfigError, load_deployment
 from paretoserve.app.demo.documents import write_deployment
 from paretoserve.app.parity.digest import PIECE_BYTES, WHOLE_BYTES, files_digest, settings_digest
-from paretoserve.app.parity.gate import load_served
+from paretoserve.app.parity.gate import compared, load_served
 from paretoserve.app.serve import documents
 from paretoserve.app.serve.builder import build
 
@@ -160,7 +160,18 @@ def test_names_must_be_profiles_of_the_model(folder: Path, changes: dict[str, An
 def test_a_model_that_cannot_be_read_is_named(folder: Path, tmp_path: Path) -> None:
     change(folder / "models.yaml", models=[models(folder) | {"path": str(tmp_path / "no")}])
     assert "model scribe: " in refusal(folder)
-    assert "holds no model" in refusal(folder)
+    assert "not a folder" in refusal(folder)
+
+
+def test_a_host_with_the_tokenizer_only_checks_the_rest(folder: Path, tmp_path: Path) -> None:
+    gateways = tmp_path / "scribe"
+    shutil.copytree(WEIGHTS, gateways, ignore=shutil.ignore_patterns("*.safetensors"))
+    change(folder / "models.yaml", models=[models(folder) | {"path": str(gateways)}])
+    load_served(folder)
+    change(folder / "profiles/compact.yaml", engine_args={})
+    assert "engine_args of compact have changed" in refusal(folder)
+    with pytest.raises(ConfigError, match="run this where they are"):
+        compared(load_deployment(folder).profile("compact"), load_deployment(folder).models[0])
 
 
 def test_records_go_where_the_demo_writes_the_deployment(tmp_path: Path) -> None:

@@ -72,6 +72,7 @@ def run(options: argparse.Namespace) -> int:
     tolerance = model.parity.tolerance if model.parity else Tolerance()
     tokenizer = Tokenizer.load(model.path)
     prepared = prepare(tasks, tokenizer)
+    sides = [compared(side, model) for side in (reference, profile)]
     addresses = dict(_address(given, deployment) for given in options.executor)
     said, devices = asyncio.run(_ask(options, (reference, profile), prepared, addresses))
     _tell("comparing")
@@ -86,8 +87,8 @@ def run(options: argparse.Namespace) -> int:
     short = shortfalls(figures, tolerance)
     record = ParityRecord(
         model=model.name,
-        profile=compared(profile, model, devices[1]),
-        reference=compared(reference, model, devices[0]),
+        profile=sides[1].model_copy(update={"device": devices[1]}),
+        reference=sides[0].model_copy(update={"device": devices[0]}),
         source="measured",
         made=datetime.datetime.now(datetime.UTC).date(),
         version=__version__,

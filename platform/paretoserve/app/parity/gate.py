@@ -47,9 +47,15 @@ def parity_status(profile: Profile, deployment: Deployment) -> str:
     return f", compared with {parity.reference} on {record.made}"
 
 
-def compared(profile: Profile, model: Model, device: str = "") -> Compared:
-    """One side of a record as it is now. Raises ConfigError for a model that cannot be read."""
-    return _side(profile, files_digest(Path(model.path))).model_copy(update={"device": device})
+def compared(profile: Profile, model: Model) -> Compared:
+    """One side of a record as it is now. Raises ConfigError for a model without weights here."""
+    files = files_digest(Path(model.path))
+    if not files:
+        raise ConfigError(
+            f"{model.path}: holds no *.safetensors; a record names the weights that were compared, "
+            "so run this where they are"
+        )
+    return _side(profile, files)
 
 
 def _side(profile: Profile, weights: str) -> Compared:
@@ -93,7 +99,7 @@ def _reasons(record: ParityRecord | None, parity: Parity, now: list[Compared]) -
     for then, side in zip((record.profile, record.reference), now, strict=True):
         if then.settings != side.settings:
             yield f"engine or engine_args of {side.profile} have changed since {record.made}"
-    if record.profile.files != now[0].files:
+    if now[0].files and record.profile.files != now[0].files:
         yield f"the model's files have changed since {record.made}"
     if record.tolerance.confidence < parity.tolerance.confidence:
         yield (

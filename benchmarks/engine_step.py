@@ -2,8 +2,9 @@
 
     python benchmarks/engine_step.py --model deployments/local/models/scribe --batches 1,32
 
-Runs plain and speculating engines in turn (A B A B ...), so that a change of the machine's speed
-hits both, and prints medians and ratios. Without --model it makes a model of the same shape with
+With `--against int8` it is not speculation that the plain engine is compared with, but weights of
+8 bits. Runs both engines in turn (A B A B ...), so that a change of the machine's speed hits both,
+and prints medians and ratios. Without --model it makes a model of the same shape with
 random weights, whose drafts are never accepted: then only the step times say something.
 """
 
@@ -53,11 +54,13 @@ class Measurement:
     acceptance_length: float
 
 
-def build(folder: Path, *, draft_tokens: int | None, max_batch: int) -> Core:
-    """An engine core as the two profiles configure it."""
+def build(
+    folder: Path, *, draft_tokens: int | None = None, weights: str = "stored", max_batch: int
+) -> Core:
+    """An engine core as the profiles configure it."""
     speculation = {"draft": "draft", "tokens": draft_tokens} if draft_tokens else None
     profile = Profile(
-        name="speculating" if draft_tokens else "plain",
+        name="bench",
         model="bench",
         engine="local",
         engine_args={
@@ -66,6 +69,7 @@ def build(folder: Path, *, draft_tokens: int | None, max_batch: int) -> Core:
             "step_tokens": 512,
             "prefix_cache": False,
             "speculation": speculation,
+            "weights": weights,
         },
         gpus=1,
         limits=Limits(context_tokens=2048, max_batch=max_batch, admit=max_batch, max_queue=0),
@@ -153,6 +157,7 @@ def read_arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("--model", type=Path, help="folder of a trained model with a draft head")
+    parser.add_argument("--against", choices=("speculating", "int8"), default="speculating")
     parser.add_argument("--batches", default="1,32", help="comma-separated batch sizes")
     parser.add_argument("--rounds", type=int, default=3, help="rounds of A and B per batch size")
     parser.add_argument("--prompt-tokens", type=int, default=64)
@@ -186,13 +191,19 @@ def main() -> None:
         folder = arguments.model or Path(temporary)
         if not arguments.model:
             write_random_model(folder)
-        plain = build(folder, draft_tokens=None, max_batch=max(batches))
-        speculating = build(folder, draft_tokens=arguments.draft_tokens, max_batch=max(batches))
+        plain = build(folder, max_batch=max(batches))
+        if arguments.against == "int8":
+            other = build(folder, weights="int8", max_batch=max(batches))
+        else:
+            other = build(folder, draft_tokens=arguments.draft_tokens, max_batch=max(batches))
+        cores = {"plain": plain, arguments.against: other}
+        for name, core in cores.items():
+            print(f"{name:11s}  {core.runner.weight_bytes / 1e6:.2f} MB of weights")
         for batch in batches:
             prompts = cut_prompts(arguments, batch)
-            rounds: dict[str, list[Measurement]] = {"plain": [], "speculating": []}
+            rounds: dict[str, list[Measurement]] = {name: [] for name in cores}
             for _ in range(arguments.rounds):
-                for name, core in (("plain", plain), ("speculating", speculating)):
+                for name, core in cores.items():
                     rounds[name].append(
                         measure(core, prompts, arguments.output_tokens, arguments.temperature)
                     )
@@ -214,10 +225,10 @@ def report(batch: int, rounds: dict[str, list[Measurement]]) -> None:
             f"batch {batch:3d}  {name:11s}  step {m.step_ms:7.2f} ms  {m.tokens_per_s:7.0f} tokens/s"
             f"  acceptance length {m.acceptance_length:.2f}"
         )
-    plain, speculating = middle["plain"], middle["speculating"]
+    (_, plain), (name, other) = middle.items()
     print(
-        f"batch {batch:3d}  a speculating step costs {speculating.step_ms / plain.step_ms:.2f} plain "
-        f"steps; speculating/plain tokens/s {speculating.tokens_per_s / plain.tokens_per_s:.2f}"
+        f"batch {batch:3d}  a step with {name} costs {other.step_ms / plain.step_ms:.2f} plain steps; "
+        f"{name}/plain tokens/s {other.tokens_per_s / plain.tokens_per_s:.2f}"
     )
 
 

@@ -111,6 +111,12 @@ SETTINGS = (
     Setting("trtllm-grpc", "over-local", behind=SPECULATING),
     Setting("vllm", "plain", {"enforce_eager": True}),
     Setting("vllm", "speculating", {"speculative_config": {"num_speculative_tokens": 3}}),
+    Setting("local", "int8", {**LOCAL, "weights": "int8"}),
+    Setting(
+        "local",
+        "int8-speculating",
+        {**LOCAL, "weights": "int8", "speculation": {"draft": "draft", "tokens": 3}},
+    ),
 )
 
 

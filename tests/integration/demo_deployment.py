@@ -19,6 +19,7 @@ def write_emulated(folder: Path) -> Path:
     models = yaml.safe_load((LOCAL / "models.yaml").read_text())
     for model in models["models"]:
         model["path"] = str(LOCAL / model["path"])
+        del model["parity"]  # an emulator's tokens mean nothing
     _write(folder / "models.yaml", models)
     for path in (folder / "profiles").glob("*.yaml"):
         profile = yaml.safe_load(path.read_text())

@@ -7,6 +7,7 @@ DIR/tenants/*.yaml      one tenant each
 DIR/policy.yaml         the routing policy
 DIR/policy.next.yaml    a candidate for it, if there is one
 DIR/rollout.yaml        how the candidate is tried, if it is
+DIR/parity/*.yaml       the parity record of one profile each, where there are any
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from pydantic import BaseModel, ValidationError
 from paretoserve.domain.deployment import Deployment
 from paretoserve.domain.document import Document
 from paretoserve.domain.model import Model
+from paretoserve.domain.parity import ParityRecord
 from paretoserve.domain.policy import PolicyDocument
 from paretoserve.domain.profile import Profile
 from paretoserve.domain.rollout import Rollout
@@ -55,6 +57,7 @@ def load_deployment(folder: Path, policy: Path | None = None) -> Deployment:
     profiles = list(_documents(folder / "profiles", Profile, problems))
     tiers = list(_documents(folder / "tiers", Tier, problems))
     tenants = list(_documents(folder / "tenants", Tenant, problems))
+    records = [_document(path, ParityRecord, problems) for path in _records(folder)]
     if problems or models is None or document is None:
         raise ConfigError("\n".join(problems))
     try:
@@ -66,6 +69,7 @@ def load_deployment(folder: Path, policy: Path | None = None) -> Deployment:
             policy=document,
             candidate=candidate,
             rollout=rollout,
+            parity=tuple(filter(None, records)),
         )
     except ValidationError as error:
         raise ConfigError("\n".join(_explain(folder, Deployment, error))) from None
@@ -87,7 +91,11 @@ def document_files(folder: Path) -> list[Path]:
     """The files that `load_deployment` looks for in a folder as it is now."""
     names = ("models.yaml", "policy.yaml", "policy.next.yaml", "rollout.yaml")
     many = (sorted((folder / name).glob("*.yaml")) for name in ("profiles", "tiers", "tenants"))
-    return [*(folder / name for name in names), *itertools.chain.from_iterable(many)]
+    return [
+        *(folder / name for name in names),
+        *itertools.chain.from_iterable(many),
+        *_records(folder),
+    ]
 
 
 def parse_document(path: Path, text: str, kind: type[D]) -> D:
@@ -99,6 +107,10 @@ def parse_document(path: Path, text: str, kind: type[D]) -> D:
         raise ConfigError("\n".join(_explain(path, kind, error))) from None
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: not valid YAML: {_one_line(error)}") from None
+
+
+def _records(folder: Path) -> list[Path]:
+    return sorted((folder / "parity").glob("*.yaml"))
 
 
 def _policy(path: Path, problems: list[str]) -> PolicyDocument | None:

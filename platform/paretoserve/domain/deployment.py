@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from paretoserve.domain.document import Document
 from paretoserve.domain.model import Model
+from paretoserve.domain.parity import ParityRecord
 from paretoserve.domain.policy import PolicyDocument
 from paretoserve.domain.profile import Profile
 from paretoserve.domain.rollout import Rollout
@@ -29,6 +30,7 @@ class Deployment(Document):
     policy: PolicyDocument
     candidate: PolicyDocument | None = None
     rollout: Rollout | None = None
+    parity: tuple[ParityRecord, ...] = ()
 
     @model_validator(mode="after")
     def _names_resolve(self) -> Self:
@@ -39,6 +41,11 @@ class Deployment(Document):
         _unique("API key hash", (h for t in self.tenants for h in t.key_hashes))
         for profile in self.profiles:
             _known(f"profile {profile.name}", "model", (profile.model,), models)
+        for model in self.models:
+            if model.parity is not None:
+                names = (model.parity.reference, *model.parity.unchecked)
+                own = {p.name for p in self.profiles if p.model == model.name}
+                _known(f"model {model.name}, parity:", "its profile", names, own)
         for tier in self.tiers:
             _known(f"tier {tier.name}", "profile", tier.profiles, profiles)
             _known(f"tier {tier.name}", "tier", filter(None, (tier.fallback,)), tiers)

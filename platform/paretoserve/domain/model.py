@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from paretoserve.domain.document import Document
+from paretoserve.domain.parity import Parity
 
 
 class Model(Document):
@@ -13,3 +14,6 @@ class Model(Document):
     name: str = Field(min_length=1)
     path: str = Field(description="folder with config.json, *.safetensors, tokenizer.json")
     context_tokens: int = Field(gt=0)
+    parity: Parity | None = Field(
+        default=None, description="asks for a parity record of every profile but the reference"
+    )

@@ -35,15 +35,23 @@ class Lifecycle(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """What the executor says of itself; `detail` tells what went wrong when FAILED."""
+    """What the executor says of itself; `detail` tells what went wrong when FAILED.
+
+    `model` and `device` are its engine's words, empty until that is ready.
+    """
 
     lifecycle: Lifecycle
     detail: str = ""
+    model: str = ""
+    device: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """Requests running and waiting, prompt tokens to prefill, KV cache use in tokens."""
+    """Requests running and waiting, prompt tokens to prefill, KV cache use in tokens.
+
+    `profile` is the one that the executor was started for.
+    """
 
     executor_id: str
     running: int
@@ -51,6 +59,7 @@ class Load:
     waiting_tokens: int
     kv_used_tokens: int
     kv_total_tokens: int
+    profile: str = ""
 
 
 class ControlClient:
@@ -66,7 +75,7 @@ class ControlClient:
             answer = await self._stub().Health(executor_pb2.HealthRequest(), timeout=timeout_s)
         except grpc.aio.AioRpcError:
             return None
-        return Health(Lifecycle(answer.lifecycle), answer.detail)
+        return Health(Lifecycle(answer.lifecycle), answer.detail, answer.model, answer.device)
 
     async def load(self, timeout_s: float) -> Load | None:
         """The present load, or None when there was no answer in time."""
@@ -80,6 +89,7 @@ class ControlClient:
                     waiting_tokens=state.waiting_tokens,
                     kv_used_tokens=state.kv_used_tokens,
                     kv_total_tokens=state.kv_total_tokens,
+                    profile=state.profile,
                 )
         except grpc.aio.AioRpcError:
             return None

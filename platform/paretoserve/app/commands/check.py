@@ -9,6 +9,7 @@ from pathlib import Path
 
 from paretoserve.app.commands.policy_check import policy_problems
 from paretoserve.app.config import ConfigError, load_deployment
+from paretoserve.app.parity.gate import parity_problems, parity_status
 from paretoserve.app.telemetry import load_telemetry
 from paretoserve.domain.deployment import Deployment
 from paretoserve.domain.errors import EngineError
@@ -29,6 +30,7 @@ def run(options: argparse.Namespace) -> int:
     load_telemetry(options.deployment)
     problems = list(_unusable(options.deployment, deployment))
     problems += policy_problems(options.deployment / "policy.yaml", deployment)
+    problems += parity_problems(options.deployment, deployment)
     if problems:
         raise ConfigError("\n".join(problems))
     print(f"{options.deployment}: valid, policy {deployment.policy.version}")
@@ -39,7 +41,7 @@ def run(options: argparse.Namespace) -> int:
         print(
             f"  profile {profile.name}: {profile.model} on {profile.engine}, {profile.gpus:g} GPUs, "
             f"batch {limits.max_batch}, {curve.points[0].tpot_ms:g} ms/token at batch "
-            f"{curve.points[0].batch} ({curve.source})"
+            f"{curve.points[0].batch} ({curve.source}){parity_status(profile, deployment)}"
         )
     for tier in deployment.tiers:
         print(

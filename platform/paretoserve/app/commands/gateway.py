@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
-from paretoserve.app.config import load_deployment
+from paretoserve.app.parity.gate import load_served
 from paretoserve.app.reload import Loaded, Source
 from paretoserve.app.telemetry import load_telemetry
 from paretoserve.app.wiring import GatewayService
@@ -38,7 +38,7 @@ def run(options: argparse.Namespace) -> int:
     """Serve until SIGINT or SIGTERM, then drain. Changed documents are taken over meanwhile."""
     logging.basicConfig(format="%(message)s")
     logging.getLogger("paretoserve").setLevel(logging.INFO)
-    source = Source(options.deployment, partial(load_deployment, options.deployment))
+    source = Source(options.deployment, partial(load_served, options.deployment))
     loaded = source.read()
     endpoints = dict(
         _endpoint(number, text, loaded.deployment) for number, text in enumerate(options.executor)

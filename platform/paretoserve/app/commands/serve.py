@@ -8,7 +8,8 @@ import socket
 import threading
 from pathlib import Path
 
-from paretoserve.app.config import ConfigError, load_deployment
+from paretoserve.app.config import ConfigError
+from paretoserve.app.parity.gate import load_served
 from paretoserve.app.serve import config_file
 from paretoserve.app.serve.builder import parse_args
 from paretoserve.app.serve.up import Platform, existing_cluster, local_cluster
@@ -62,7 +63,7 @@ def run(options: argparse.Namespace) -> int:
     given = {"http": options.http, "grpc": options.grpc}
     config = config_file.read(options.config, {key: at for key, at in given.items() if at})
     args = parse_args(config.applications[0].args)
-    load_deployment(args.deployment)  # a mistake in it is told before Ray is started
+    load_served(args.deployment)  # a mistake in it is told before Ray is started
     if options.cluster:
         with existing_cluster(options.cluster):
             platform = Platform.deploy(config, _tell)

@@ -28,6 +28,8 @@ def write_deployment(
     for kind in ("profiles", "tiers", "tenants"):
         for document in getattr(deployment, kind):
             _write(folder / kind / f"{document.name}.yaml", document.model_dump(mode="json"))
+    for record in deployment.parity:
+        _write(folder / "parity" / f"{record.profile.profile}.yaml", record.model_dump(mode="json"))
     return deployment
 
 

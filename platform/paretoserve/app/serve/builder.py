@@ -13,7 +13,8 @@ from pydantic import ValidationError
 from ray import serve
 from ray.serve.config import RequestRouterConfig
 
-from paretoserve.app.config import ConfigError, load_deployment
+from paretoserve.app.config import ConfigError
+from paretoserve.app.parity.gate import load_served
 from paretoserve.app.serve.args import GATEWAY, Args, ExecutorArgs
 from paretoserve.app.serve.gateway import Gateway
 from paretoserve.app.serve.replica import ExecutorReplica, ReplicaSettings
@@ -33,7 +34,7 @@ def build(args: dict[str, Any]) -> serve.Application:
     Raises ConfigError for unknown args and for a deployment folder that is not good.
     """
     checked = parse_args(args)
-    profiles = load_deployment(checked.deployment).profiles
+    profiles = load_served(checked.deployment).profiles
     unknown = set(checked.executors) - {profile.name for profile in profiles}
     if unknown:
         raise ConfigError(f"args.executors names {sorted(unknown)}, which are not profiles")

@@ -19,7 +19,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from paretoserve.app.config import ConfigError, load_deployment
+from paretoserve.app.config import ConfigError
+from paretoserve.app.parity.gate import load_served
 from paretoserve.domain.deployment import Deployment
 from paretoserve.domain.document import Document
 from paretoserve.domain.policy import PolicyDocument
@@ -47,7 +48,7 @@ def parse(user_config: Mapping[str, Any]) -> UserConfig:
 
 def resolve(folder: Path, config: UserConfig) -> Deployment:
     """The deployment that `config` describes, on top of `folder`. Raises ConfigError."""
-    base = load_deployment(config.deployment or folder)
+    base = load_served(config.deployment or folder)
     try:
         return Deployment(
             models=base.models,
@@ -57,6 +58,7 @@ def resolve(folder: Path, config: UserConfig) -> Deployment:
             policy=config.policy or base.policy,
             candidate=base.candidate,
             rollout=base.rollout,
+            parity=base.parity,
         )
     except ValidationError as error:
         raise ConfigError("\n".join(_explain(error))) from None

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from paretoserve.executor.engines.local.attention import Rows, attend
 from paretoserve.executor.engines.local.config import ModelConfig, read_aux_layers
-from paretoserve.executor.engines.local.layers import linear, paired, rms_norm, rotate_, swiglu
+from paretoserve.executor.engines.local.layers import paired, rms_norm, rotate_, swiglu
 from paretoserve.executor.engines.local.model import Llama
 from paretoserve.executor.engines.local.weights import Weights
 
@@ -25,15 +25,16 @@ class DraftHead:
     def __init__(self, target: Llama, folder: Path) -> None:
         """Raises EngineError for a head that is missing, damaged or of other shapes."""
         config, like = target.config, target.embedding
-        weights = Weights(folder, like.device, like.dtype)
+        weights = Weights(folder, like.device, like.dtype, int8=target.int8)
         self.target = target
         self.aux_layers = read_aux_layers(folder, config.layers)
         self._load_attention(config, weights)
         self._load_mlp(config, weights)
-        self.mix = linear(
+        self.mix = weights.linear(
             weights.take("fc.weight", config.width, len(self.aux_layers) * config.width)
         )
         self.norm = rms_norm(weights.take("norm.weight", config.width), config.norm_eps)
+        self.weight_bytes = weights.bytes
 
     def _load_attention(self, config: ModelConfig, weights: Weights) -> None:
         both, dim, attn = 2 * config.width, config.head_dim, "midlayer.self_attn."
@@ -42,10 +43,10 @@ class DraftHead:
             rms_norm(weights.take(f"midlayer.{name}.weight", config.width), config.norm_eps)
             for name in ("input_layernorm", "hidden_norm")
         )
-        self.query = linear(paired(weights.take(f"{attn}q_proj.weight", query, both), dim))
+        self.query = weights.linear(paired(weights.take(f"{attn}q_proj.weight", query, both), dim))
         keys = paired(weights.take(f"{attn}k_proj.weight", kv, both), dim)
-        self.kv = linear(torch.cat([keys, weights.take(f"{attn}v_proj.weight", kv, both)]))
-        self.output = linear(weights.take(f"{attn}o_proj.weight", config.width, query))
+        self.kv = weights.linear(keys, weights.take(f"{attn}v_proj.weight", kv, both))
+        self.output = weights.linear(weights.take(f"{attn}o_proj.weight", config.width, query))
 
     def _load_mlp(self, config: ModelConfig, weights: Weights) -> None:
         mlp = "midlayer.mlp."
@@ -55,8 +56,8 @@ class DraftHead:
         ]
         post = weights.take("midlayer.post_attention_layernorm.weight", config.width)
         self.before_mlp = rms_norm(post, config.norm_eps)
-        self.gate_up = linear(torch.cat(gate_up))
-        self.down = linear(weights.take(f"{mlp}down_proj.weight", config.width, config.mlp))
+        self.gate_up = weights.linear(*gate_up)
+        self.down = weights.linear(weights.take(f"{mlp}down_proj.weight", config.width, config.mlp))
 
     def pair(self, tokens: Tensor, features: Tensor) -> Tensor:
         """[rows, 2 * width] that attention reads, of next tokens and features."""

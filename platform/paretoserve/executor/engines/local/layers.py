@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -17,9 +18,22 @@ from torch import Tensor
 Apply = Callable[[Tensor], Tensor]
 
 FLOAT32_ROUNDING = 2.0**-24
+INT8_MOST = 127
+LEAST_SCALE = 2.0**-100
+"""Of a row of zeros."""
 
 
-def linear(weight: Tensor) -> Apply:
+@dataclass(frozen=True, slots=True)
+class Linear:
+    """X -> x @ weight.T, and the tensors that it reads; `size` is theirs, in bytes."""
+
+    apply: Apply
+    size: int
+    weight: Tensor | None = None
+    """The matrix that it was made of, if it reads that itself."""
+
+
+def linear(weight: Tensor) -> Linear:
     """X -> x @ weight.T for a weight of [out, in] and float32 or bfloat16 x of [rows, in].
 
     A float32 matrix on an x86 CPU is held as float16, multiplied and summed in float32 (FBGEMM),
@@ -29,9 +43,36 @@ def linear(weight: Tensor) -> Apply:
     if weight.device.type == "cpu" and weight.dtype == torch.float32 and _fits_float16(weight):
         packed = torch.ops.quantized.linear_prepack_fp16(weight.contiguous(), None)
         multiply = torch.ops.quantized.linear_dynamic_fp16.default
-        return lambda x: multiply(x, packed)
+        return Linear(lambda x: multiply(x, packed), 2 * weight.numel())
     weight = weight.contiguous()
-    return lambda x: F.linear(x, weight)
+    return Linear(lambda x: F.linear(x, weight), weight.nbytes, weight)
+
+
+def int8_linear(weight: Tensor) -> Linear:
+    """`linear` with the weights rounded to 8 bits, symmetrically, with one scale per output.
+
+    On a CPU activations are bfloat16 inside, and PyTorch's kernel reads the 8-bit weights as they
+    are; elsewhere they are widened to the activations' type for each product. A row's result does
+    not depend on the other rows.
+    """
+    scales, rounded = quantized(weight)
+    size = rounded.nbytes + scales.nbytes
+    if weight.device.type != "cpu":
+        return Linear(lambda x: F.linear(x, rounded.to(x.dtype)).mul_(scales), size)
+    multiply = torch.ops.aten._weight_int8pack_mm.default  # noqa: SLF001 (an operator's name)
+    return Linear(lambda x: multiply(x.bfloat16(), rounded, scales).to(x.dtype), size)
+
+
+def quantized(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Scales, bfloat16 [out], and int8 [out, in]: scale * int8 is the weight, rounded.
+
+    Symmetric, with one scale per output row: its largest weight becomes 127. It is the rounded
+    scale that the weights are divided by, so that rounding it costs no accuracy.
+    """
+    most = weight.abs().amax(dim=1, keepdim=True).float()
+    scales = (most / INT8_MOST).clamp(min=LEAST_SCALE).bfloat16()
+    rounded = (weight.float() / scales.float()).round().clamp(-INT8_MOST, INT8_MOST)
+    return scales.squeeze(1), rounded.to(torch.int8)
 
 
 def _fits_float16(weight: Tensor) -> bool:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from paretoserve.executor.engines.local.attention import Rows, attend
 from paretoserve.executor.engines.local.config import ModelConfig
 from paretoserve.executor.engines.local.layers import (
-    linear,
     paired,
     rms_norm,
     rope_table,
@@ -39,31 +37,44 @@ class Layer:
         self.before_attention = rms_norm(
             weights.take(f"{prefix}input_layernorm.weight", width), config.norm_eps
         )
-        self.qkv = linear(torch.cat(qkv))
-        self.output = linear(weights.take(f"{attn}o_proj.weight", width, query))
+        self.qkv = weights.linear(*qkv)
+        self.output = weights.linear(weights.take(f"{attn}o_proj.weight", width, query))
         self.before_mlp = rms_norm(post, config.norm_eps)
-        self.gate_up = linear(torch.cat(gate_up))
-        self.down = linear(weights.take(f"{mlp}down_proj.weight", width, config.mlp))
+        self.gate_up = weights.linear(*gate_up)
+        self.down = weights.linear(weights.take(f"{mlp}down_proj.weight", width, config.mlp))
 
 
 class Llama:
     """Weights and forward pass. Logits are float32."""
 
-    def __init__(self, config: ModelConfig, folder: Path, positions: int, like: Tensor) -> None:
-        """Load from `folder` to the device and dtype of `like`, for up to `positions` positions.
+    def __init__(
+        self,
+        config: ModelConfig,
+        folder: Path,
+        positions: int,
+        like: Tensor,
+        *,
+        int8: bool = False,
+    ) -> None:
+        """Load from `folder` to the device and dtype of `like`, for up to `positions` positions;
+        with `int8` the layers' matrices are rounded to 8 bits.
 
         Raises EngineError for a checkpoint that is missing, damaged or of other shapes.
         """
-        weights = Weights(folder, like.device, like.dtype)
+        weights = Weights(folder, like.device, like.dtype, int8=int8)
         self.config = config
-        self.embedding = weights.take("model.embed_tokens.weight", config.vocab, config.width)
+        self.int8 = int8
+        self.embedding = weights.keep(
+            weights.take("model.embed_tokens.weight", config.vocab, config.width)
+        )
         self.layers = [Layer(config, weights, f"model.layers.{i}.") for i in range(config.layers)]
         self.norm = rms_norm(weights.take("model.norm.weight", config.width), config.norm_eps)
         head = self.embedding
         if not config.tied:
             head = weights.take("lm_head.weight", config.vocab, config.width)
-        self.head = linear(head)
+        self.head = weights.linear(head, exact=True)
         self.turns = rope_table(config.head_dim, positions, config.rope_theta, like.device)
+        self.weight_bytes = weights.bytes
 
     def forward(
         self, rows: Rows, cache: Tensor, aux_layers: tuple[int, ...] = ()

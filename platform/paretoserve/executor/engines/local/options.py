@@ -26,6 +26,11 @@ class Options(Document):
     dtype: Literal["auto", "float32", "bfloat16"] = Field(
         default="auto", description="of weights, activations and KV: float32 on CPU, else bfloat16"
     )
+    weights: Literal["stored", "int8"] = Field(
+        default="stored",
+        description="the layers' matrices as the checkpoint has them, or rounded to 8 bits; "
+        "embedding, output matrix and norms are always as stored",
+    )
     block_tokens: int = Field(default=16, ge=1, description="tokens in one block of the KV cache")
     kv_tokens: int = Field(default=16384, ge=1, description="size of the KV cache, preallocated")
     step_tokens: int = Field(

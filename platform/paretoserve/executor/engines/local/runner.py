@@ -39,7 +39,10 @@ class Emission:
 
 
 class Runner:
-    """The model, its cache, and the draft head if there is one. Knows no queue and no clock."""
+    """The model, its cache, and the draft head if there is one. Knows no queue and no clock.
+
+    `weight_bytes` is what its matrices and embedding occupy; norms are left out.
+    """
 
     def __init__(
         self, options: Options, config: ModelConfig, folder: Path, *, places: int, context: int
@@ -49,10 +52,11 @@ class Runner:
         like = torch.empty(0, device=self.device, dtype=dtype)
         room = context + options.drafted
         self._config = config
-        self._llama = Llama(config, folder, room, like)
+        self._llama = Llama(config, folder, room, like, int8=options.weights == "int8")
         head = None
         if options.speculation:
             head = DraftHead(self._llama, folder / options.speculation.draft)
+        self.weight_bytes = self._llama.weight_bytes + (head.weight_bytes if head else 0)
         blocks = options.kv_tokens // options.block_tokens
         layers = config.layers + (1 if head else 0)
         self._cache = torch.zeros(

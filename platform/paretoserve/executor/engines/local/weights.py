@@ -11,19 +11,28 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from paretoserve.domain.errors import EngineError
+from paretoserve.executor.engines.local.layers import Apply, int8_linear, linear
 
 INDEX = "model.safetensors.index.json"
 
 
 class Weights:
-    """The tensors of one checkpoint; each is taken with the shape it must have."""
+    """The tensors of one checkpoint; each is taken with the shape it must have.
 
-    def __init__(self, folder: Path, device: torch.device, dtype: torch.dtype) -> None:
+    `bytes` is what the matrices that were asked for occupy while the engine runs.
+    """
+
+    def __init__(
+        self, folder: Path, device: torch.device, dtype: torch.dtype, *, int8: bool = False
+    ) -> None:
         """Read every *.safetensors of `folder` that belongs to the checkpoint, as `dtype`.
 
-        Raises EngineError for a missing or damaged file.
+        With `int8`, `linear` rounds its matrices to 8 bits. Raises EngineError for a missing or damaged file.
         """
         self.folder, self.device, self.dtype = folder, device, dtype
+        self._int8 = int8
+        self.bytes = 0
+        self._kept: Tensor | None = None
         self._tensors: dict[str, Tensor] = {}
         for path in _files(folder):
             try:
@@ -41,6 +50,20 @@ class Weights:
                 f"{self.folder}: {name} is {list(tensor.shape)}; config.json says {list(shape)}"
             )
         return tensor.to(self.device, self.dtype)
+
+    def keep(self, tensor: Tensor) -> Tensor:
+        """The tensor itself, counted in `bytes`."""
+        self._kept = tensor
+        self.bytes += tensor.nbytes
+        return tensor
+
+    def linear(self, *matrices: Tensor, exact: bool = False) -> Apply:
+        """X -> x @ weight.T for the matrices [out, in] stacked, in 8 bits unless `exact`."""
+        weight = torch.cat(matrices) if len(matrices) > 1 else matrices[0]
+        matrix = int8_linear(weight) if self._int8 and not exact else linear(weight)
+        if self._kept is None or matrix.weight is not self._kept:
+            self.bytes += matrix.size
+        return matrix.apply
 
 
 def _files(folder: Path) -> list[Path]:

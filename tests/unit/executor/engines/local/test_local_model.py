@@ -27,7 +27,13 @@ from safetensors.torch import load_file, save_file
 
 from paretoserve.domain.errors import EngineError
 from paretoserve.domain.model import Model
-from paretoserve.executor.engines.local.layers import FLOAT32_ROUNDING, linear, rms_norm
+from paretoserve.executor.engines.local.layers import (
+    FLOAT32_ROUNDING,
+    int8_linear,
+    linear,
+    quantized,
+    rms_norm,
+)
 
 Weights = dict[str, torch.Tensor]
 
@@ -206,8 +212,66 @@ def test_packed_matrices_lose_nothing(stored: torch.dtype, rows: int) -> None:
     weight = (torch.randn(64, 48) * 0.02).to(stored).float()
     x = torch.randn(rows, 48)
     exact = x.double() @ weight.double().T
-    error = torch.linalg.vector_norm(linear(weight)(x) - exact) / torch.linalg.vector_norm(exact)
+    error = torch.linalg.vector_norm(linear(weight).apply(x) - exact) / torch.linalg.vector_norm(
+        exact
+    )
     assert error < 4 * FLOAT32_ROUNDING
+
+
+@pytest.mark.parametrize("stored", [torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("spread", [1e-3, 0.02, 50.0])
+def test_quantized_weights_are_within_half_a_step(stored: torch.dtype, spread: float) -> None:
+    torch.manual_seed(0)
+    weight = (torch.randn(64, 48) * spread).to(stored)
+    weight[5] = 0
+    scales, rounded = quantized(weight)
+    assert (scales.dtype, rounded.dtype) == (torch.bfloat16, torch.int8)
+    steps = (weight.float() - scales.float()[:, None] * rounded.float()).abs() / scales.float()[
+        :, None
+    ]
+    assert steps.max() <= 1.0  # a half, but for a row's largest weight, whose scale was rounded
+    assert steps.mean() < 0.27
+    assert not rounded[5].any()
+
+
+@pytest.mark.parametrize("rows", [1, 4, 33])
+def test_int8_matrices_multiply_their_rounded_weights(rows: int) -> None:
+    torch.manual_seed(0)
+    weight, x = torch.randn(64, 48) * 0.02, torch.randn(rows, 48)
+    scales, rounded = quantized(weight)
+    exact = x.double() @ (scales.double()[:, None] * rounded.double()).T
+    result = int8_linear(weight).apply(x)
+    assert result.dtype == x.dtype
+    assert torch.linalg.vector_norm(result - exact) < 0.01 * torch.linalg.vector_norm(exact)
+
+
+def test_a_row_of_an_int8_product_does_not_depend_on_the_others() -> None:
+    torch.manual_seed(0)
+    apply, x = int8_linear(torch.randn(64, 48)).apply, torch.randn(33, 48)
+    assert torch.equal(torch.cat([apply(row[None]) for row in x]), apply(x))
+
+
+@pytest.mark.parametrize("speculation", [None, SPECULATION])
+def test_int8_weights_take_less_memory(
+    driver: Callable[..., Driver], speculation: dict[str, object] | None
+) -> None:
+    stored, int8 = (
+        driver(weights=weights, speculation=speculation).core.runner.weight_bytes
+        for weights in ("stored", "int8")
+    )
+    embeddings = VOCAB * WIDTH * (4 + 2)  # looked up in float32, multiplied packed to 16 bits
+    assert 0.5 < (int8 - embeddings) / (stored - embeddings) < 0.56
+
+
+def test_speculation_is_lossless_with_int8_weights_too(driver: Callable[..., Driver]) -> None:
+    said = []
+    for speculation in (None, SPECULATION):
+        engine = driver(weights="int8", speculation=speculation)
+        for number in range(4):
+            engine.add(str(number), random_prompt(number, 20))
+        engine.run()
+        said.append([engine.tokens(str(number)) for number in range(4)])
+    assert said[0] == said[1]
 
 
 def test_rms_norm_equals_its_definition() -> None:

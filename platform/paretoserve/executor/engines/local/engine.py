@@ -45,7 +45,8 @@ class LocalEngine:
     version, whatever else runs beside it: each request draws from its own generator, a fixed
     number of times per token or verification. The only exception is rounding: matrix kernels may
     sum in another order for another batch, which can tip a choice between two tokens that are
-    equally likely to about six digits. Speculation does not change greedy output (to the same
+    equally likely to about six digits, or three where activations are bfloat16, as they are inside
+    the matrices of `weights: int8` on a CPU. Speculation does not change greedy output (to the same
     rounding) nor the distribution of sampled output, but a seed gives other tokens with it than
     without. So a replayed request goes on as if it had never been elsewhere when it is greedy, or
     when neither engine speculates; else it goes on with the same distribution.

@@ -14,7 +14,7 @@ import yaml
 from lifecycle_world import FAST, KEYS, World, call, deployment, slow, tenant, tier, until
 
 from paretoserve.domain.deployment import Deployment
-from paretoserve.domain.errors import Evicted, QueueFull, ReplicaLost, Unavailable
+from paretoserve.domain.errors import EngineError, QueueFull, ReplicaLost, Unavailable
 from paretoserve.domain.profile import Limits, Profile
 from paretoserve.domain.replica import Health
 from paretoserve.gateway.calls import Completed, Started
@@ -218,11 +218,11 @@ async def test_requests_that_fail_of_one_error_are_each_told_their_own_decision(
         calls = [call(max_tokens=2000, api_key=key) for key in KEYS.values()]
         tasks = [asyncio.create_task(world.collect(each)) for each in calls]
         await until(lambda: [d.entries[-1] for d in world.diaries.all] == ["tokens", "tokens"])
-        error = Evicted("cut")
+        error = EngineError("cut")
         for course in list(world.lifecycle._dispatch._courses.values()):
             course._leg.fail(error)
         told = await asyncio.gather(*tasks, return_exceptions=True)
-        assert [(type(each), each.message) for each in told] == [(Evicted, "cut")] * 2
+        assert [(type(each), each.message) for each in told] == [(EngineError, "cut")] * 2
         assert 'tier="standard"' in told[0].decision
         assert 'tier="other"' in told[1].decision
         await world.assert_all_returned()

@@ -87,7 +87,7 @@ class RoomMachine(RuleBasedStateMachine):
     def pass_time(self, passed: int) -> None:
         self.now += passed
         gone = [waiting for waiting in self.held if waiting.give_up_at <= self.now]
-        gone.sort(key=lambda w: (-w.priority, w.deadline, w.arrived_at))
+        gone.sort(key=lambda w: (-w.priority, w.deadline, w.arrived_at, w.give_up_at))
         assert self.room.expired(self.now) == gone
         self.held = [waiting for waiting in self.held if waiting not in gone]
 

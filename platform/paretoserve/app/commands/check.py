@@ -30,7 +30,7 @@ def run(options: argparse.Namespace) -> int:
     load_telemetry(options.deployment)
     problems = list(_unusable(options.deployment, deployment))
     problems += policy_problems(options.deployment / "policy.yaml", deployment)
-    problems += parity_problems(options.deployment, deployment)
+    problems += parity_problems(options.deployment, _seen(options.deployment, deployment))
     if problems:
         raise ConfigError("\n".join(problems))
     print(f"{options.deployment}: valid, policy {deployment.policy.version}")
@@ -82,6 +82,12 @@ def _unusable(folder: Path, deployment: Deployment) -> Iterator[str]:
             create(profile, model)
         except EngineError as error:
             yield f"{where}: {error}"
+
+
+def _seen(folder: Path, deployment: Deployment) -> Deployment:
+    """With only the models that are on this machine."""
+    here = tuple(model for model in deployment.models if not _is_elsewhere(folder, model))
+    return deployment.model_copy(update={"models": here})
 
 
 def _unseen(folder: Path, deployment: Deployment) -> Iterator[str]:

@@ -32,9 +32,11 @@ def files_digest(folder: Path) -> str:
 
     Of a file of more than WHOLE_BYTES its size counts, its beginning, its end and pieces at equal
     distances: other weights differ in those too, short of an edit meant to hide. Empty for a folder
-    without weights, or that is not on this machine: a gateway's host needs only the tokenizer, and
-    `check` may run where the models are not. Raises ConfigError for one that cannot be read.
+    without weights: a gateway's host needs only the tokenizer. Raises ConfigError for one that
+    cannot be read.
     """
+    if not folder.is_dir():
+        raise ConfigError(f"{folder}: not a folder; it must hold the model")
     files = sorted(path for kind in ("*.json", "*.safetensors") for path in folder.rglob(kind))
     if not any(path.suffix == ".safetensors" for path in files):
         return ""

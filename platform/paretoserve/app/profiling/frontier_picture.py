@@ -12,6 +12,7 @@ from paretoserve.domain.errors import EngineError
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 """Okabe and Ito's palette, which colour-blind readers can tell apart."""
 MARKERS = "os^Dv<>"
+DASHES = ("--", ":", "-.")
 
 
 def draw(points: Sequence[Operating], path: Path) -> None:
@@ -30,15 +31,23 @@ def draw(points: Sequence[Operating], path: Path) -> None:
     for at, name in enumerate(dict.fromkeys(o.results.profile for o in points)):
         own = [o for o in points if o.results.profile == name]
         _profile(axes, own, COLORS[at % len(COLORS)], MARKERS[at % len(MARKERS)])
-    for label, limit in limits(points).items():
-        axes.plot(*zip(*limit, strict=True), "--", color="#777777", linewidth=1, label=label)
+    for at, (label, limit) in enumerate(limits(points).items()):
+        dashes = DASHES[at % len(DASHES)]
+        axes.plot(*zip(*limit, strict=True), dashes, color="#777777", linewidth=1, label=label)
     axes.set_xlabel("tokens/s/user")
     axes.set_ylabel("tokens/s/GPU")
     axes.set_yscale("log")
     axes.set_xlim(left=0)
     axes.grid(visible=True, which="both", alpha=0.25)
     axes.set_title(title(points), fontsize=10)
-    axes.legend(title="a point's number: batch; filled: on the frontier", fontsize=8)
+    axes.legend(
+        title="a point's number: batch; filled: on the frontier",
+        fontsize=8,
+        frameon=False,
+        loc="upper center",
+        bbox_to_anchor=(0.5, -0.1),
+        ncols=3,
+    )
     figure.savefig(path, dpi=150)
     plt.close(figure)
 

@@ -114,6 +114,7 @@ class Shape:
             "intermediate_size": _draft_mlp(self.config),
             "num_hidden_layers": 1,
             "draft_vocab_size": DRAFT_VOCAB,
+            "eagle_aux_hidden_state_layer_ids": _read_layers(self.config["num_hidden_layers"]),
         }
 
     def _draft_weights(self) -> int:
@@ -125,6 +126,16 @@ class Shape:
 
 
 DRAFT_VOCAB = 32000
+
+
+def _read_layers(layers: int) -> list[int]:
+    """The layers whose hidden states the draft head reads: vLLM's default where it is three.
+
+    That is 2, half of them and all but 3, which are not three different layers of a model of 6;
+    vLLM then hands two states to a head that was built for three.
+    """
+    usual = [2, layers // 2, layers - 3]
+    return usual if len(set(usual)) == len(usual) else [1, layers // 2, layers - 1]
 
 
 def _draft_mlp(config: dict[str, Any]) -> int:

@@ -6,6 +6,7 @@ import shutil
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -86,7 +87,7 @@ def test_the_executor_sees_the_gpus_that_ray_gave_its_replica(client):
     assert b"CUDA_VISIBLE_DEVICES=0,1,2,3,4,5,6,7" in environment
 
 
-def test_a_lost_host_costs_its_own_streams_only_and_is_replaced(client, hosts):
+def test_a_lost_host_disturbs_its_own_streams_only_and_is_replaced(client, hosts):
     cluster, nodes = hosts
     fast, wide = describe("fast"), describe("wide")
     assert {fast["node_id"], wide["node_id"]} < set(nodes), "each profile on a host of its own"
@@ -100,15 +101,26 @@ def test_a_lost_host_costs_its_own_streams_only_and_is_replaced(client, hosts):
 
     until(lambda: _profile_serving(client, "wide-first") == "fast", "requests spill", 30)
     assert time.monotonic() - killed_at < NOTICED_WITHIN_S
-    with pytest.raises(grpc.RpcError) as broken:
-        on_wide.completed()
-    assert broken.value.code() is grpc.StatusCode.UNAVAILABLE
+    _goes_on_or_says_why_not(on_wide, 2000)
     assert on_fast.completed().usage.completion_tokens == 400
 
     _served_without_a_gap_until_recovered(client)
     recovered = describe("wide")
     assert recovered["replica_id"] != wide["replica_id"]
     assert recovered["node_id"] in set(nodes) - {fast["node_id"], wide["node_id"]}
+
+
+def _goes_on_or_says_why_not(stream: Any, tokens: int) -> None:
+    """Only the lost profile may have it: it waits some seconds for Serve to replace the replica."""
+    completed, code = None, None
+    try:
+        completed = stream.completed()
+    except grpc.RpcError as error:
+        code = error.code()
+    if completed is None:
+        assert code is grpc.StatusCode.UNAVAILABLE
+    else:
+        assert (completed.usage.completion_tokens, completed.moves) == (tokens, 1)
 
 
 def _served_without_a_gap_until_recovered(client: Client) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -208,29 +208,26 @@ def _full_of_guests(
         span = columns.spans.get(option.profile.name, NOWHERE)
         if option.guest:
             full[span] = columns.used[span] > 1 - document.reserve
-    for option in _drafting_in_vain(options, columns, in_time):
-        span = columns.spans.get(option.profile.name, NOWHERE)
-        full[span] |= _past_break_even(option, columns, span)
+        if option.pays_to < math.inf:
+            past = _past_break_even(option, columns, span)
+            if 1 in past.tobytes() and _plain_in_time(options, columns, in_time):
+                full[span] |= past
     return full
-
-
-def _drafting_in_vain(
-    options: Sequence[Option], columns: Columns, in_time: Flags
-) -> Iterator[Option]:
-    """Options that may draft beyond their break-even, where one that does not draft is in time."""
-    for option in options:
-        if option.pays_to < math.inf and any(
-            in_time[columns.spans.get(other.profile.name, NOWHERE)].any()
-            for other in options
-            if other.rejection is None and other.profile.curve.acceptance_length <= 1
-        ):
-            yield option
 
 
 def _past_break_even(option: Option, columns: Columns, span: slice) -> Flags:
     """Where a profile without speculation would be faster at that batch, with one more."""
-    batch = np.rint(columns.outlook.load[span] * option.profile.limits.admit)
-    return np.asarray(batch > option.pays_to)
+    batch = columns.outlook.load[span] * option.profile.limits.admit
+    return np.asarray(batch > option.pays_to + 1e-6)
+
+
+def _plain_in_time(options: Sequence[Option], columns: Columns, in_time: Flags) -> bool:
+    """Whether an option that does not draft is in time: drafting in vain is better than being late."""
+    return any(
+        1 in in_time[columns.spans.get(option.profile.name, NOWHERE)].tobytes()
+        for option in options
+        if option.rejection is None and option.profile.curve.acceptance_length <= 1
+    )
 
 
 def verdicts(board: Board) -> list[Verdict]:
@@ -243,9 +240,10 @@ def verdicts(board: Board) -> list[Verdict]:
     )
     codes = np.where(board.confident, _CODE[Verdict.FEASIBLE], _CODE[Verdict.LIKELY])
     codes[board.full_of_guests] = _CODE[Verdict.RESERVED]
-    for option in _drafting_in_vain(board.options, columns, board.in_time):
-        past = _past_break_even(option, columns, board.span(option))
-        codes[board.span(option)][past] = _CODE[Verdict.PAST_BREAK_EVEN]
+    for option in board.options:
+        if option.pays_to < math.inf and _plain_in_time(board.options, columns, board.in_time):
+            past = _past_break_even(option, columns, board.span(option))
+            codes[board.span(option)][past] = _CODE[Verdict.PAST_BREAK_EVEN]
     codes[prediction.e2e_ms > targets.e2e_ms] = _CODE[Verdict.LATE_E2E]
     codes[prediction.tpot_ms > targets.tpot_ms] = _CODE[Verdict.LATE_TPOT]
     codes[prediction.ttft_ms > targets.ttft_ms] = _CODE[Verdict.LATE_TTFT]

@@ -72,10 +72,9 @@ class Experience:
     def rest(self, stream: Stream) -> Estimate:
         """What a running stream still has to come: its median, and at the risk of escalation."""
         tenant, limit = stream.request.tenant, stream.request.max_tokens
-        risk = self._document.escalation.risk
         return Estimate(
             self._lengths.remaining(tenant, stream.tokens, limit, 0.5),
-            self._lengths.remaining(tenant, stream.tokens, limit, risk),
+            self.rest_high(stream),
             self._acceptance(tenant),
         )
 

@@ -39,10 +39,10 @@ class Promise(NamedTuple):
 class Board(NamedTuple):
     """All replicas of the fleet, weighed for one request. Arrays are as long as `columns.states`.
 
-    `uncached` is of the prompt,
-    in tokens. `open` are those that would take it at all, late or not; `in_time` those of them in time at the
-    median, `sure` at the policy's confidence too; `full_of_guests` have no room for its kind, or draft in vain. `timely` are in time and have room,
-    `confident` are sure and have.
+    `uncached` is of the prompt, in tokens. `open` are those that would take it at all, late or not;
+    `in_time` those of them in time at the median, `sure` at the policy's confidence too;
+    `full_of_guests` have no room for its kind, or would draft in vain. `timely` are in time and have
+    room, `confident` are sure and have.
     """
 
     case: Case

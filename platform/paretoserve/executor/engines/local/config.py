@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from paretoserve.domain.errors import EngineError
+from paretoserve.executor.engines.model_files import read_json
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ def read_model_config(folder: Path) -> ModelConfig:
     compute (another architecture, biases, scaled rotary positions).
     """
     path = folder / "config.json"
-    raw = _read_json(path)
+    raw = read_json(path)
     _refuse_variants(path, raw)
     heads = _integer(path, raw, "num_attention_heads")
     width = _integer(path, raw, "hidden_size")
@@ -66,7 +66,7 @@ def read_aux_layers(folder: Path, layers: int) -> tuple[int, ...]:
     Raises EngineError when draft/config.json does not name three layers that the target has.
     """
     path = folder / "config.json"
-    aux: list[int] = _read_json(path).get("aux_hidden_state_layers") or []
+    aux: list[int] = read_json(path).get("aux_hidden_state_layers") or []
     if len(aux) != 3 or aux != sorted(set(aux)) or not 0 <= aux[0] <= aux[-1] < layers:
         raise EngineError(
             f"{path}: aux_hidden_state_layers is {aux}; it must be three rising layers "
@@ -77,7 +77,7 @@ def read_aux_layers(folder: Path, layers: int) -> tuple[int, ...]:
 
 def _eos_ids(folder: Path, raw: dict[str, Any]) -> frozenset[int]:
     generation = folder / "generation_config.json"
-    declared = _read_json(generation).get("eos_token_id") if generation.exists() else None
+    declared = read_json(generation).get("eos_token_id") if generation.exists() else None
     ids = raw.get("eos_token_id") if declared is None else declared
     return frozenset(ids if isinstance(ids, list) else [] if ids is None else [ids])
 
@@ -107,13 +107,3 @@ def _integer(path: Path, raw: dict[str, Any], key: str) -> int:
     if not isinstance(value, int) or value < 1:
         raise EngineError(f"{path}: {key} is {value!r}; it must be a positive whole number")
     return value
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise EngineError(f"{path}: cannot be read: {error}") from error
-    if not isinstance(content, dict):
-        raise EngineError(f"{path}: must hold an object, not {type(content).__name__}")
-    return content

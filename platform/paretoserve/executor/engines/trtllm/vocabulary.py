@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from paretoserve.domain.errors import EngineError
+from paretoserve.executor.engines.model_files import read_json
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,22 +22,12 @@ def read_vocabulary(folder: Path) -> Vocabulary:
     exists, generation_config.json. Raises EngineError for a file that cannot be used.
     """
     path = folder / "config.json"
-    raw = _read_json(path)
+    raw = read_json(path)
     text = {**raw, **(raw.get("text_config") or {})}
     size = text.get("vocab_size")
     if not isinstance(size, int) or size < 1:
         raise EngineError(f"{path}: vocab_size is {size!r}; it must be a positive whole number")
     generation = folder / "generation_config.json"
-    declared = _read_json(generation).get("eos_token_id") if generation.exists() else None
+    declared = read_json(generation).get("eos_token_id") if generation.exists() else None
     ids = text.get("eos_token_id") if declared is None else declared
     return Vocabulary(size, tuple(ids if isinstance(ids, list) else [] if ids is None else [ids]))
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise EngineError(f"{path}: cannot be read: {error}") from error
-    if not isinstance(content, dict):
-        raise EngineError(f"{path}: must hold an object, not {type(content).__name__}")
-    return content

@@ -3,6 +3,11 @@
 A report is old when it arrives. The router needs none for its own requests: it knows when it
 placed each one, when its first token came and when it ended. What a report adds is the load that
 others sent, which is the report less the watcher's own share of it.
+
+What others have sent since the report nobody tells. Routers that judge by one rule and the same
+reports choose alike, so where this one's load has grown theirs is taken to have grown with it, in
+the proportion in which they share the fleet: without that, four routers all fill the replica that
+looked emptiest.
 """
 
 from __future__ import annotations
@@ -16,6 +21,10 @@ from paretoserve.domain.ticket import Ticket
 
 RATE_WINDOW_S = 1.0
 """Time constant of the average rate at which a replica is given prompts."""
+MOST_COMPANY = 4.0
+"""What others have for each request of this router, at most: one that has hardly begun, or has little
+to do, would else see a full replica wherever it has just sent something.
+"""
 RATE_REFRESH_S = 0.25
 """A rate that fell for so long is looked at again, though nothing else changed."""
 
@@ -84,24 +93,30 @@ class _Replica:
             self.waiting_tokens -= own.uncached
         self.seen = None
 
-    def show(self, now: float) -> ReplicaState:
-        """The state at `now`: the same object until something changes."""
+    def show(self, now: float, company: float) -> ReplicaState:
+        """The state at `now`: the same object until something changes. `company` is the load of
+        other routers over this one's, on the whole fleet.
+        """
         if self.rate and now - self.rated_at > RATE_REFRESH_S:
             rate = self._rate(now)
             self.rate = rate if rate > 1 else 0.0
             self.rated_at = now
             self.seen = None
         if self.seen is None:
-            self.seen = self._corrected()
+            self.seen = self._corrected(company)
         return self.seen
 
     def _rate(self, now: float) -> float:
         return self.rate * math.exp((self.rated_at - now) / RATE_WINDOW_S) if self.rate else 0.0
 
-    def _corrected(self) -> ReplicaState:
-        state, theirs = self.state, self.state.own
-        others_running = max(0, state.running - theirs.running)
-        others_waiting = max(0, state.waiting - theirs.waiting)
+    def _corrected(self, company: float) -> ReplicaState:
+        state, known = self.state, self.state.own
+        grown = max(0, len(self.own) - known.running - known.waiting)
+        others_running = max(0, state.running - known.running) + round(company * grown)
+        others_waiting = max(0, state.waiting - known.waiting)
+        others_tokens = max(0, state.waiting_tokens - known.waiting_tokens) + round(
+            company * max(0, self.waiting_tokens - known.waiting_tokens)
+        )
         others = others_running + others_waiting
         alone = others == 0
         own_tightest = min(self.promises, default=math.inf)
@@ -112,9 +127,8 @@ class _Replica:
             health=state.health,
             running=self.begun + others_running,
             waiting=len(self.own) - self.begun + others_waiting,
-            waiting_tokens=self.waiting_tokens
-            + max(0, state.waiting_tokens - theirs.waiting_tokens),
-            kv_used_tokens=self.kv_tokens + max(0, state.kv_used_tokens - theirs.kv_tokens),
+            waiting_tokens=self.waiting_tokens + others_tokens,
+            kv_used_tokens=self.kv_tokens + max(0, state.kv_used_tokens - known.kv_tokens),
             kv_total_tokens=state.kv_total_tokens,
             acceptance_length=state.acceptance_length,
             step_ms=state.step_ms,
@@ -131,6 +145,8 @@ class Fleet:
     def __init__(self) -> None:
         self._replicas: dict[str, _Replica] = {}
         self._homes: dict[str, _Replica] = {}
+        self._reported = Counter[bool]()
+        """Requests in the replicas' last reports: this router's own (True), and others'."""
 
     def observe(self, state: ReplicaState) -> None:
         """Take a replica's own report."""
@@ -139,11 +155,15 @@ class Fleet:
             self._replicas[state.replica_id] = _Replica(state)
             self._replicas = dict(sorted(self._replicas.items()))
         else:
+            self._count(replica.state, -1)
             replica.state, replica.seen = state, None
+        self._count(state, 1)
 
     def forget(self, replica_id: str) -> None:
         """Drop a replica that discovery no longer names; its reservations end on their own."""
-        self._replicas.pop(replica_id, None)
+        replica = self._replicas.pop(replica_id, None)
+        if replica is not None:
+            self._count(replica.state, -1)
 
     def mark_lost(self, replica_id: str, now: float) -> None:
         """Note that a replica did not answer at `now`; its next report revives it."""
@@ -195,13 +215,25 @@ class Fleet:
     def held(self, replica_id: str) -> int:
         """How many requests a replica has, other routers' included; 0 for one that is unknown."""
         replica = self._replicas.get(replica_id)
-        return replica.show(replica.rated_at).held if replica else 0
+        return replica.show(replica.rated_at, self._company).held if replica else 0
 
     def state(self, replica_id: str, now: float) -> ReplicaState | None:
         """One replica at `now`; None for one that is unknown."""
         replica = self._replicas.get(replica_id)
-        return replica.show(now) if replica else None
+        return replica.show(now, self._company) if replica else None
 
     def snapshot(self, now: float) -> Snapshot:
         """The fleet at `now`, monotonic seconds, ordered by replica id."""
-        return Snapshot(tuple([replica.show(now) for replica in self._replicas.values()]), now)
+        company = self._company
+        shown = [replica.show(now, company) for replica in self._replicas.values()]
+        return Snapshot(tuple(shown), now)
+
+    def _count(self, report: ReplicaState, sign: int) -> None:
+        own = report.own.running + report.own.waiting
+        self._reported[True] += sign * own
+        self._reported[False] += sign * max(0, report.running + report.waiting - own)
+
+    @property
+    def _company(self) -> float:
+        """Other routers' requests for each of this one's, by the replicas' last reports."""
+        return min(MOST_COMPANY, self._reported[False] / max(1, self._reported[True]))

@@ -30,11 +30,11 @@ def fleet_of(*states: ReplicaState) -> Fleet:
 
 
 def test_a_reservation_counts_before_the_replica_reports_it() -> None:
-    fleet = fleet_of(state("fast-0", running=3, waiting_tokens=40, kv_used_tokens=700))
+    fleet = fleet_of(state("fast-0", waiting_tokens=40, kv_used_tokens=700))
     fleet.reserve(ticket("a"), now=0.0)
     fleet.reserve(ticket("b", prompt_tokens=70), now=0.0, uncached=10)
     now = seen(fleet)
-    assert (now.running, now.waiting, now.waiting_tokens) == (3, 2, 40 + 100 + 10)
+    assert (now.running, now.waiting, now.waiting_tokens) == (0, 2, 40 + 100 + 10)
     assert now.kv_used_tokens == 700 + 100 + 70
 
 
@@ -66,7 +66,7 @@ def test_what_ends_holds_nothing_though_its_replica_has_not_said_so() -> None:
 @pytest.mark.parametrize(
     ("reported", "own", "held"),
     [
-        ({"running": 1}, Share(running=1), 2),  # it has heard of one of two
+        ({"running": 1}, Share(running=1), 2),  # it has heard of one of two, and of nobody else
         ({"running": 2}, Share(running=2), 2),
         ({"running": 7}, Share(running=2), 7),  # five are others'
         ({"running": 3, "waiting": 2}, Share(1, 1), 5),
@@ -82,6 +82,36 @@ def test_a_report_adds_only_the_load_of_others(
     fleet.reserve(ticket("b"), now=0.0)
     fleet.observe(state("fast-0", own=own, **reported))
     assert seen(fleet).held == fleet.held("fast-0") == held
+
+
+@pytest.mark.parametrize(
+    ("own", "sent", "held"),
+    [
+        (3, 0, 3),  # nothing sent since the report: what it says is all
+        (3, 1, 1 + 3 + 2),  # others have 6 requests on the fleet, this router 3
+        (3, 4, 4 + 3 + 8),
+        (1, 1, 1 + 3 + 4),  # 6 to 1, but no more than MOST_COMPANY
+        (0, 1, 1 + 3 + 4),
+    ],
+)
+def test_others_are_taken_to_have_sent_as_it_has_since_the_report(
+    own: int, sent: int, held: int
+) -> None:
+    fleet = fleet_of(
+        state("fast-0", running=3), state("fast-1", running=3 + own, own=Share(running=own))
+    )
+    for number in range(sent):
+        fleet.reserve(ticket(f"r{number}"), now=0.0)
+    now = fleet.state("fast-0", 0.0)
+    assert now is not None
+    assert now.held == held
+
+
+def test_a_router_that_is_alone_sees_only_its_own() -> None:
+    fleet = fleet_of(state("fast-0", running=2, own=Share(running=2)))
+    for number in range(5):
+        fleet.reserve(ticket(f"r{number}"), now=0.0)
+    assert seen(fleet).held == 5
 
 
 def test_its_share_is_what_it_has_there_now() -> None:
@@ -185,9 +215,10 @@ def test_the_rate_of_prompts_is_an_average_that_fades() -> None:
 
 
 def test_others_are_taken_to_send_prompts_as_it_does() -> None:
-    fleet = fleet_of(state("fast-0", running=6))
+    fleet = fleet_of()
     fleet.reserve(ticket("a", prompt_tokens=50), now=0.0)
     fleet.reserve(ticket("b", prompt_tokens=50), now=0.0)
+    fleet.observe(state("fast-0", running=8, own=Share(running=2)))
     assert seen(fleet).prefill_rate == pytest.approx(100 * (2 + 6) / 2)
 
 

@@ -63,6 +63,7 @@ class VllmEngine:
         self._meter = Meter()
         self._output: list[tuple[Deliver, Chunk]] = []
         self._stepped = 0
+        self._stepped_at = 0.0
         self._commands: asyncio.Queue[Command] = asyncio.Queue()
         self._submitter: asyncio.Task[None] | None = None
         self._ending: asyncio.Future[None] | None = None
@@ -102,8 +103,7 @@ class VllmEngine:
         if len(self._requests) >= limits.max_batch + limits.max_queue:
             raise QueueFull(f"{limits.max_queue} requests are waiting already")
         now = time.monotonic()
-        if not self._requests:
-            self._meter.wake(now)
+        self._meter.wake(now)
         running = RunningRequest(
             request, deliver, decode=self._decode, drafted=self._drafted, arrived=now
         )
@@ -171,7 +171,7 @@ class VllmEngine:
             check_arguments(self._profile, argument_names())
             if (folder / "tokenizer.json").exists():
                 self._decode = Tokenizer.load(folder).decode
-            return Frontend(engine_arguments(self._profile, self._model), self._on_step)
+            return Frontend(engine_arguments(self._profile, self._model), self._on_message)
         except EngineError:
             raise
         except ImportError as error:
@@ -239,6 +239,8 @@ class VllmEngine:
         self._meter.cached_tokens += running.cached if before == 0 else 0
         self._meter.generated_tokens += running.generated - before
         self._stepped += 1
+        if output.metrics is not None:
+            self._stepped_at = output.metrics.last_token_ts
         if chunk is None:
             return
         self._output.append((running.deliver, chunk))
@@ -247,9 +249,13 @@ class VllmEngine:
             if not output.finished:
                 self._withdraw(running)
 
-    def _on_step(self, core: int, stats: Any) -> None:
-        self._meter.step(core, stats, self._stepped, time.monotonic())
-        self._stepped = 0
+    def _on_message(self, core: int, stats: Any) -> None:
+        """A message of an engine core is read. Its own clock says when it was made: this process
+        may read late, and then several at once.
+        """
+        at = self._stepped_at or time.monotonic()
+        self._meter.message(core, stats, self._stepped, at)
+        self._stepped, self._stepped_at = 0, 0.0
         self._flush()
 
     def _fail(self, why: str) -> None:

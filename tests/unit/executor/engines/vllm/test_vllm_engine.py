@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from pathlib import Path
 from typing import Any
 
@@ -171,6 +173,27 @@ async def test_an_idle_engine_core_that_dies_is_noticed(engine: VllmEngine) -> N
     assert engine.stats().failure == ""
     vllm_stand_in.AsyncLLM.last.engine_core.resources.engine_dead = True
     assert "process is gone" in engine.stats().failure
+
+
+async def test_what_a_core_sends_after_its_last_request_is_no_step(engine: VllmEngine) -> None:
+    await chunks(engine, request(max_tokens=8))
+    await asyncio.sleep(20 * vllm_stand_in.STEP_S)
+    assert engine.stats().step_ms >= 1e3 * vllm_stand_in.STEP_S
+    assert engine.stats().steps_total == 8
+
+
+async def test_a_step_is_timed_by_the_core_and_not_by_who_reads_late(engine: VllmEngine) -> None:
+    """Two messages that are read one right after the other."""
+    began = time.monotonic()
+    engine.generate(request("slow"), lambda _: None)
+    (running,) = engine._requests.values()
+    stats = vllm_stand_in.some(num_running_reqs=1, kv_cache_usage=0.1, spec_decoding_stats=None)
+    for at in (began + 5.0, began + 5.02):
+        output = vllm_stand_in.request_output([7], None, None, [])
+        output.metrics.last_token_ts = at
+        engine.receive(running, output)
+        engine._on_message(0, stats)
+    assert engine.stats().step_ms == pytest.approx(20.0, abs=0.01)
 
 
 async def test_acceptance_is_told_by_request_and_by_engine() -> None:

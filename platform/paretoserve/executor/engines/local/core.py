@@ -109,7 +109,7 @@ class Core:
         self._abort(list(self._sequences), message, emit)
 
     def fail_all(self, message: str, emit: Emit) -> None:
-        """End every request as ERROR. Relies on nothing that a failed step may have broken."""
+        """End every request as ABORTED, relying on nothing that a failed step may have broken."""
         sequences, now = list(self._sequences.values()), time.monotonic()
         self._sequences.clear()
         emit(
@@ -118,7 +118,7 @@ class Core:
                     s.deliver,
                     Chunk(
                         s.request.request_id,
-                        finish=_finish(s, FinishReason.ERROR, now, message=message),
+                        finish=_finish(s, FinishReason.ABORTED, now, message=message),
                     ),
                 )
                 for s in sequences

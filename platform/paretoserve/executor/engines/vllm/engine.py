@@ -116,7 +116,7 @@ class VllmEngine:
         running = self._requests.get(request_id)
         if running is None:
             return
-        self._end(running, FinishReason.ABORTED, "aborted")
+        self._end(running, "aborted")
         self._withdraw(running)
         asyncio.get_running_loop().call_soon(self._flush)
 
@@ -154,7 +154,7 @@ class VllmEngine:
         await asyncio.shield(self._ending)
 
     async def _stop(self) -> None:
-        self._end_all(FinishReason.ABORTED, "the engine was stopped")
+        self._end_all("the engine was stopped")
         self._flush()
         if self._submitter is not None:
             self._submitter.cancel()
@@ -263,16 +263,17 @@ class VllmEngine:
         if self._failure or self._ending is not None:
             return
         self._failure = self._unavailable = f"the engine failed: {why}"
-        self._end_all(FinishReason.ERROR, self._failure)
+        self._end_all(self._failure)
         asyncio.get_running_loop().call_soon(self._flush)
 
-    def _end_all(self, reason: FinishReason, message: str) -> None:
+    def _end_all(self, message: str) -> None:
         for running in list(self._requests.values()):
-            self._end(running, reason, message)
+            self._end(running, message)
 
-    def _end(self, running: RunningRequest, reason: FinishReason, message: str) -> None:
+    def _end(self, running: RunningRequest, message: str) -> None:
+        """None of these ends is the request's own fault: another replica may go on."""
         del self._requests[running.request.request_id]
-        finish = running.finish(reason, time.monotonic(), message=message)
+        finish = running.finish(FinishReason.ABORTED, time.monotonic(), message=message)
         chunk = Chunk(running.request.request_id, finish=finish)
         self._output.append((running.deliver, chunk))
 

@@ -159,7 +159,7 @@ async def test_a_failing_step_ends_every_request_and_the_engine(
     for name in ("a", "b"):
         finish = (await reader.end(name)).finish
         assert finish is not None
-        assert finish.reason is FinishReason.ERROR
+        assert finish.reason is FinishReason.ABORTED
         assert "on fire" in finish.message
     with pytest.raises(Unavailable, match="on fire"):
         engine.generate(request("c"), reader)
@@ -183,7 +183,7 @@ async def test_an_end_made_before_its_step_failed_is_told(
     for name in ("a", "b"):
         engine.generate(request(name, max_tokens=1), reader)
     ends = [(await reader.end(name)).finish for name in ("a", "b")]
-    assert [end.reason for end in ends if end] == [FinishReason.LENGTH, FinishReason.ERROR]
+    assert [end.reason for end in ends if end] == [FinishReason.LENGTH, FinishReason.ABORTED]
 
 
 async def test_an_idle_engine_sleeps(engine: LocalEngine) -> None:

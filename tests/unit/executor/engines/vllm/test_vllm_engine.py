@@ -163,10 +163,22 @@ async def test_a_dead_engine_core_ends_all_and_takes_no_more(engine: VllmEngine)
     vllm_stand_in.AsyncLLM.last.engine_core.resources.engine_dead = True
     *_, last = [chunk async for chunk in got]
     assert last.finish is not None
-    assert last.finish.reason is FinishReason.ERROR
+    assert last.finish.reason is FinishReason.ABORTED
     assert "the engine failed" in engine.stats().failure
     with pytest.raises(Unavailable):
         engine.generate(request("more"), lambda _: None)
+
+
+async def test_what_vllm_calls_retryable_may_go_on_elsewhere(engine: VllmEngine) -> None:
+    got: list[Chunk] = []
+    engine.generate(request(), got.extend)
+    (running,) = engine._requests.values()
+    engine.receive(running, vllm_stand_in.request_output([], "error", None, []))
+    engine._flush()
+    (last,) = got
+    assert last.finish is not None
+    assert last.finish.reason is FinishReason.ABORTED
+    assert "vLLM ended it: error" in last.finish.message
 
 
 async def test_an_idle_engine_core_that_dies_is_noticed(engine: VllmEngine) -> None:

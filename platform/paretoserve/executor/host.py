@@ -139,10 +139,13 @@ class EngineHost:
         self._no_more_states = True
 
     async def drain(self, grace_s: float) -> Drained:
-        """Take no more requests; wait for the running ones, at the end of the grace abort them."""
+        """Take no more requests; wait for the running ones, at the end of the grace abort them.
+
+        An engine that has failed ends nothing by itself: there is no grace then.
+        """
         self._stop_taking()
-        before = len(self._live)
-        if await self._idle_within(grace_s):
+        before, failed = len(self._live), self.lifecycle == pb.LIFECYCLE_FAILED
+        if await self._idle_within(0.0 if failed else grace_s):
             return Drained(before, 0)
         left = self._live.request_ids
         self.aborted_as = Evicted.reason

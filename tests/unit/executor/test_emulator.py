@@ -177,7 +177,7 @@ def test_without_ignore_eos_lengths_scatter_around_the_mean() -> None:
 
 def test_refusals_name_what_is_wrong() -> None:
     it = Played(max_batch=1, max_queue=1, context_tokens=50)
-    with pytest.raises(ContextTooLong, match="need 54 tokens; 50 fit"):
+    with pytest.raises(ContextTooLong, match="exceed the context of 50 tokens"):
         it.add(request(max_tokens=50))
     with pytest.raises(InvalidRequest, match="probabilities"):
         it.add(request(logprobs=1))

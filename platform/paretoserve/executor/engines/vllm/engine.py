@@ -10,13 +10,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-from paretoserve.domain.errors import (
-    ContextTooLong,
-    EngineError,
-    InvalidRequest,
-    QueueFull,
-    Unavailable,
-)
+from paretoserve.domain.errors import EngineError, Unavailable
 from paretoserve.domain.model import Model
 from paretoserve.domain.profile import Profile
 from paretoserve.executor.contract import (
@@ -36,6 +30,7 @@ from paretoserve.executor.engines.vllm.frontend import Frontend, argument_names
 from paretoserve.executor.engines.vllm.meter import Meter
 from paretoserve.executor.engines.vllm.sampling import sampling_arguments, vllm_priority
 from paretoserve.executor.engines.vllm.sequence import RunningRequest
+from paretoserve.executor.intake import Intake
 from paretoserve.executor.stopping import Decode
 from paretoserve.executor.tokenizer import Tokenizer
 
@@ -59,6 +54,7 @@ class VllmEngine:
         self._drafted = drafted_tokens(profile)
         self._decode: Decode | None = None
         self._frontend: Frontend | None = None
+        self._intake: Intake | None = None
         self._requests: dict[str, RunningRequest] = {}
         self._meter = Meter()
         self._output: list[tuple[Deliver, Chunk]] = []
@@ -77,6 +73,12 @@ class VllmEngine:
             await asyncio.to_thread(self._frontend.shutdown)
             raise EngineError(f"profile {self._profile.name} was stopped while it started")
         await self._frontend.attach()
+        self._intake = Intake.of(
+            self._profile,
+            vocab_size=self._frontend.vocab_size,
+            context_tokens=self._frontend.context_tokens,
+            has_text=self._decode is not None,
+        )
         self._submitter = asyncio.create_task(self._submit())
         self._unavailable = ""
         return EngineInfo(
@@ -91,17 +93,14 @@ class VllmEngine:
 
     def generate(self, request: GenerationRequest, deliver: Deliver) -> None:
         """Check the request, here and by vLLM's own rules, and queue it."""
-        frontend = self._serving()
-        self._check(request, frontend)
+        frontend, intake = self._serving()
+        intake.check(request, self._requests)
         prepared = frontend.prepare(
             request.request_id,
             request.prompt_token_ids,
             sampling_arguments(request),
             vllm_priority(request.priority),
         )
-        limits = self._profile.limits
-        if len(self._requests) >= limits.max_batch + limits.max_queue:
-            raise QueueFull(f"{limits.max_queue} requests are waiting already")
         now = time.monotonic()
         self._meter.wake(now)
         running = RunningRequest(
@@ -179,31 +178,12 @@ class VllmEngine:
         except Exception as error:  # vLLM raises all kinds, bare Exception among them
             raise EngineError(f"{where}: {type(error).__name__}: {error}") from error
 
-    def _serving(self) -> Frontend:
+    def _serving(self) -> tuple[Frontend, Intake]:
         if self._frontend is not None and not self._unavailable and self._frontend.dead:
             self._fail("vLLM's engine process is gone; its log says why")
-        if self._frontend is None or self._unavailable:
+        if self._frontend is None or self._intake is None or self._unavailable:
             raise Unavailable(self._unavailable)
-        return self._frontend
-
-    def _check(self, request: GenerationRequest, frontend: Frontend) -> None:
-        prompt, sampling = request.prompt_token_ids, request.sampling
-        if request.request_id in self._requests:
-            raise InvalidRequest(f"request id {request.request_id!r} is in flight already")
-        if not prompt:
-            raise InvalidRequest("the prompt is empty", param="prompt")
-        if min(prompt) < 0 or max(prompt) >= frontend.vocab_size:
-            raise InvalidRequest(
-                f"the prompt holds token ids outside the vocabulary of {frontend.vocab_size}",
-                param="prompt",
-            )
-        if sampling.stop and self._decode is None:
-            raise InvalidRequest("stop strings need a tokenizer; the model has none", param="stop")
-        if len(prompt) + sampling.max_tokens > frontend.context_tokens:
-            raise ContextTooLong(
-                f"{len(prompt)} prompt tokens and max_tokens {sampling.max_tokens} exceed the "
-                f"context of {frontend.context_tokens} tokens"
-            )
+        return self._frontend, self._intake
 
     async def _submit(self) -> None:
         """Carry requests and aborts to vLLM, in the order in which they came."""

@@ -294,6 +294,6 @@ async def test_a_replayed_request_goes_on_from_its_prompt() -> None:
     async with started() as engine:
         told = await run(engine, request(replayed=2))
         assert told.finish().usage.prompt_tokens == 5
-        with pytest.raises(InvalidRequest, match="cannot count replayed output"):
+        with pytest.raises(InvalidRequest, match="what another replica generated"):
             engine.generate(request("x", replayed=2, frequency_penalty=0.5), told)
         assert engine.stats().waiting == 0

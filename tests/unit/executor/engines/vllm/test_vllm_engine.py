@@ -13,7 +13,7 @@ from tests.support import vllm_stand_in
 from paretoserve.domain.completion import FinishReason
 from paretoserve.domain.errors import EngineError, InvalidRequest, Unavailable
 from paretoserve.domain.model import Model
-from paretoserve.domain.profile import CurvePoint, LatencyCurve, Limits, Profile
+from paretoserve.domain.profile import Capabilities, CurvePoint, LatencyCurve, Limits, Profile
 from paretoserve.domain.request import Sampling
 from paretoserve.executor.contract import Chunk, GenerationRequest
 from paretoserve.executor.engines.vllm import VllmEngine
@@ -39,6 +39,7 @@ def profile(**args: Any) -> Profile:
         engine="vllm",
         engine_args=args,
         gpus=1,
+        capabilities=Capabilities(resumed_penalties=False),
         limits=Limits(context_tokens=512, max_batch=2, max_queue=2, admit=2),
         curve=LatencyCurve(
             source="emulated",
@@ -105,14 +106,16 @@ def test_the_more_important_has_the_lower_number() -> None:
     assert vllm_priority(90) < vllm_priority(10)
 
 
-def test_a_replayed_seed_goes_on_with_other_numbers_and_penalties_do_not_go_on() -> None:
+def test_a_replayed_seed_goes_on_with_other_numbers() -> None:
     fresh = sampling_arguments(request(seed=7, temperature=1.0))
     replayed = sampling_arguments(request(seed=7, temperature=1.0, replayed=2))
     assert fresh["seed"] == 7
     assert replayed["seed"] not in {7, None}
-    with pytest.raises(InvalidRequest, match="penalty"):
-        sampling_arguments(request(frequency_penalty=0.5, replayed=2))
-    sampling_arguments(request(repetition_penalty=1.2, replayed=2))
+
+
+def test_a_profile_must_say_that_replayed_penalties_go_elsewhere() -> None:
+    with pytest.raises(EngineError, match=r"profile fast.*resumed_penalties: false"):
+        VllmEngine(profile().model_copy(update={"capabilities": Capabilities()}), MODEL)
 
 
 async def test_a_stop_string_ends_the_stream_here_and_in_vllm(engine: VllmEngine) -> None:

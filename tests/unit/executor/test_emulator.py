@@ -214,7 +214,7 @@ async def test_token_ids_stay_within_the_models_vocabulary(tmp_path) -> None:
 
 
 async def test_a_model_that_cannot_be_read_fails_the_start(tmp_path) -> None:
-    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "config.json").write_text('{"vocab_size": "many"}')
     engine = EmulatorEngine(
         emulated_profile(), Model(name="m", path=str(tmp_path), context_tokens=9)
     )

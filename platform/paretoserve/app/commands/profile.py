@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 from pathlib import Path
 
 import yaml
@@ -17,6 +16,7 @@ from paretoserve.app.profiling.results import Place, ProfilePoint, ProfileResult
 from paretoserve.app.profiling.sweep import ProfileSweep, measure_points
 from paretoserve.domain.model import Model
 from paretoserve.domain.profile import Profile
+from paretoserve.executor.model_files import read_vocabulary
 
 FEW_TOKENS = 256
 """A vocabulary that every model has, for one whose config says nothing of its own."""
@@ -59,7 +59,9 @@ def run(options: argparse.Namespace) -> int:
         print(f"left out, beyond the profile's limits: {_name(place)}")
     missing = [place for place in places if not results.has(place)]
     print(f"{len(missing)} points to measure, {len(places) - len(missing)} known already")
-    prompts = RandomPrompts(_vocabulary(model), options.seed + len(results.points))
+    prompts = RandomPrompts(
+        read_vocabulary(Path(model.path)).size or FEW_TOKENS, options.seed + len(results.points)
+    )
     if missing:
         asyncio.run(_measure(profile, results, missing, prompts, options))
     curve = latency_curve(results, profile.curve.chunk_tokens)
@@ -125,14 +127,6 @@ def _results(profile: Profile, model: Model, options: argparse.Namespace) -> Pro
                 "name another --out"
             )
     return kept
-
-
-def _vocabulary(model: Model) -> int:
-    path = Path(model.path) / "config.json"
-    try:
-        return int(json.loads(path.read_text(encoding="utf-8")).get("vocab_size", FEW_TOKENS))
-    except (OSError, ValueError):
-        return FEW_TOKENS
 
 
 def _figures(results: ProfileResults, point: ProfilePoint) -> str:

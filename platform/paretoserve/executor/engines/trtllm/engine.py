@@ -32,8 +32,8 @@ from paretoserve.executor.engines.trtllm.progress import Progress
 from paretoserve.executor.engines.trtllm.sampling import sampling_arguments
 from paretoserve.executor.engines.trtllm.severity import SevereBudget, Severity, classify
 from paretoserve.executor.engines.trtllm.threads import in_thread
-from paretoserve.executor.engines.trtllm.vocabulary import Vocabulary, read_vocabulary
 from paretoserve.executor.intake import Intake
+from paretoserve.executor.model_files import Vocabulary, read_vocabulary
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +77,7 @@ class TrtllmEngine:
         """Load the weights on all ranks, capture graphs; minutes, in a thread of its own."""
         if self._stopping is not None:
             raise EngineError("the engine was stopped; it cannot be started again")
-        self._vocabulary = read_vocabulary(Path(self._model.path))
+        self._vocabulary = self._read_vocabulary()
         self._api = _tensorrt_llm()
         try:
             self._llm = await in_thread(lambda: self._api.LLM(**self._args), "trtllm-start")
@@ -165,6 +165,12 @@ class TrtllmEngine:
             self._unavailable = self._unavailable or "the engine was stopped"
             self._stopping = asyncio.create_task(self._shut_down())
         await asyncio.shield(self._stopping)
+
+    def _read_vocabulary(self) -> Vocabulary:
+        found = read_vocabulary(Path(self._model.path))
+        if not found.size:
+            raise EngineError(f"{self._model.path}/config.json: missing, or tells no vocab_size")
+        return found
 
     def _refusal(self, error: Exception) -> ParetoserveError:
         """What an error of `generate_async` means to the caller."""

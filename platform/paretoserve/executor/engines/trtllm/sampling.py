@@ -7,7 +7,7 @@ from typing import Any
 
 from paretoserve.domain.request import Sampling
 from paretoserve.executor.contract import GenerationRequest
-from paretoserve.executor.engines.trtllm.vocabulary import Vocabulary
+from paretoserve.executor.model_files import Vocabulary
 
 _SEEDS = 2**64
 

@@ -40,9 +40,9 @@ from paretoserve.executor.engines.trtllm_grpc.channel import CHANNEL_OPTIONS
 from paretoserve.executor.engines.trtllm_grpc.flights import Flight, Flights
 from paretoserve.executor.engines.trtllm_grpc.introduction import introduce
 from paretoserve.executor.engines.trtllm_grpc.load import Load
-from paretoserve.executor.engines.trtllm_grpc.model_files import read_model_files
 from paretoserve.executor.engines.trtllm_grpc.watch import HealthWatch
 from paretoserve.executor.intake import Intake
+from paretoserve.executor.model_files import read_vocabulary
 from paretoserve.wire.errors import error_from_rpc
 
 ELSEWHERE = (Rejected, Unavailable, Evicted, DeadlineExceeded, Cancelled)
@@ -81,9 +81,9 @@ class TrtllmGrpcEngine:
         """Connect, wait for a server that still loads, and compare it with the profile."""
         if self._stopped:
             raise EngineError("the engine was stopped; it cannot be started again")
-        files = read_model_files(Path(self._model.path))
+        files = read_vocabulary(Path(self._model.path))
         eos_ids = self._args.eos_token_ids
-        self._eos_ids = files.eos_ids if eos_ids is None else frozenset(eos_ids)
+        self._eos_ids = frozenset(files.eos_ids if eos_ids is None else eos_ids)
         self._channel = grpc.aio.insecure_channel(self._args.address, options=CHANNEL_OPTIONS)
         self._stub = rpc.TrtllmServiceStub(self._channel)
         watch = HealthWatch(self._stub, self._args, lambda: self._heard_at, self._lose_all)

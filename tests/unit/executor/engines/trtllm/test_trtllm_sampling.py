@@ -8,7 +8,7 @@ import pytest
 from tests.unit.executor.engines.trtllm.trtllm_profiles import request
 
 from paretoserve.executor.engines.trtllm.sampling import sampling_arguments
-from paretoserve.executor.engines.trtllm.vocabulary import Vocabulary
+from paretoserve.executor.model_files import Vocabulary
 
 WORDS = Vocabulary(512, (7, 8, 9))
 

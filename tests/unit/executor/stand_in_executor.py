@@ -68,7 +68,8 @@ async def main(address: str, behaviour: str) -> None:
     rpc.add_ExecutorServicer_to_server(StandIn(lifecycle), server)
     server.add_insecure_port(address)
     await server.start()
-    print("serves", flush=True)
+    sys.stdout.write("serves\n")
+    sys.stdout.flush()
     await server.wait_for_termination()
 
 

@@ -27,10 +27,12 @@ from paretoserve.executor.contract import (
 from paretoserve.executor.engines.local.core import Core, Emit, Output
 from paretoserve.executor.engines.local.options import read_options
 from paretoserve.executor.intake import Intake
+from paretoserve.executor.threads import in_thread
 
 log = logging.getLogger(__name__)
 
 Command = Callable[[Core], None]
+STOP_PATIENCE_S = 30.0
 
 
 class LocalEngine:
@@ -92,11 +94,16 @@ class LocalEngine:
         return replace(stats, waiting=stats.waiting + max(0, unseen))
 
     async def stop(self) -> None:
-        """Let the worker end every request and leave; waits for it."""
+        """Let the worker end every request and leave; waits for it, but not for one that is stuck."""
         self._unavailable = self._unavailable or "the engine is stopped"
-        if self._thread is not None:
-            self._commands.put(None)
-            await asyncio.to_thread(self._thread.join)
+        if self._thread is None:
+            return
+        self._commands.put(None)
+        try:
+            async with asyncio.timeout(STOP_PATIENCE_S):
+                await in_thread(self._thread.join, "engine-stop")
+        except TimeoutError:  # the daemon thread ends with the process
+            log.warning("the worker of profile %s does not leave its step", self._profile.name)
 
     def _work(self, ready: Future[EngineInfo]) -> None:
         """The worker thread's life: load, serve until told to leave, release everything."""

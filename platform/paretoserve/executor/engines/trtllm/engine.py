@@ -31,9 +31,9 @@ from paretoserve.executor.engines.trtllm.outbox import Outbox
 from paretoserve.executor.engines.trtllm.progress import Progress
 from paretoserve.executor.engines.trtllm.sampling import sampling_arguments
 from paretoserve.executor.engines.trtllm.severity import SevereBudget, Severity, classify
-from paretoserve.executor.engines.trtllm.threads import in_thread
 from paretoserve.executor.intake import Intake
 from paretoserve.executor.model_files import Vocabulary, read_vocabulary
+from paretoserve.executor.threads import in_thread
 
 log = logging.getLogger(__name__)
 
@@ -253,15 +253,19 @@ class TrtllmEngine:
             await asyncio.sleep(HEALTH_EVERY_S)
 
     async def _read_load(self) -> None:
-        """Iteration reports while anything runs; TensorRT-LLM has none before the first request."""
+        """Iteration reports while anything runs; TensorRT-LLM has none before the first request.
+
+        An engine whose reports cannot be had or read serves all the same: its health is asked for,
+        and its requests tell what breaks.
+        """
         while not self._failure:
             await self._busy.wait()
             try:
                 async for row in self._llm.get_stats_async(timeout=STATS_TIMEOUT_S):
                     self._load.take(row)
-            except Exception as error:  # noqa: BLE001 (any class of its libraries; classified)
+            except Exception as error:  # noqa: BLE001 (any class of its libraries)
                 log.warning("iteration statistics: %r", error)
-                self._note(classify(type(error).__name__, str(error)), error)
+                await asyncio.sleep(STATS_TIMEOUT_S)
             await asyncio.sleep(0.05)
 
     def _begin(self, work: Any) -> None:

@@ -32,11 +32,13 @@ from paretoserve.executor.engines.vllm.sampling import sampling_arguments, vllm_
 from paretoserve.executor.engines.vllm.sequence import RunningRequest
 from paretoserve.executor.intake import Intake
 from paretoserve.executor.stopping import Decode
+from paretoserve.executor.threads import in_thread
 from paretoserve.executor.tokenizer import Tokenizer
 
 log = logging.getLogger(__name__)
 
 Command = Callable[[], Awaitable[None]]
+SHUTDOWN_PATIENCE_S = 30.0
 
 
 class VllmEngine:
@@ -68,9 +70,9 @@ class VllmEngine:
 
     async def start(self) -> EngineInfo:
         """Load and warm up in a thread, then bind to this event loop."""
-        self._frontend = await asyncio.to_thread(self._load)
+        self._frontend = await in_thread(self._load, "vllm-start")
         if self._ending is not None:
-            await asyncio.to_thread(self._frontend.shutdown)
+            await in_thread(self._frontend.shutdown, "vllm-stop")
             raise EngineError(f"profile {self._profile.name} was stopped while it started")
         await self._frontend.attach()
         self._intake = Intake.of(
@@ -159,8 +161,13 @@ class VllmEngine:
             self._submitter.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._submitter
-        if self._frontend is not None:
-            await asyncio.to_thread(self._frontend.shutdown)
+        if self._frontend is None:
+            return
+        try:
+            async with asyncio.timeout(SHUTDOWN_PATIENCE_S):
+                await in_thread(self._frontend.shutdown, "vllm-stop")
+        except TimeoutError:
+            log.warning("vLLM did not shut down in %g s", SHUTDOWN_PATIENCE_S)
 
     def _load(self) -> Frontend:
         """In a thread: everything that blocks."""

@@ -186,6 +186,25 @@ async def test_an_end_made_before_its_step_failed_is_told(
     assert [end.reason for end in ends if end] == [FinishReason.LENGTH, FinishReason.ABORTED]
 
 
+async def test_a_worker_that_is_stuck_in_a_step_does_not_keep_the_engine(
+    engine: LocalEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    freed, stuck = threading.Event(), threading.Event()
+
+    def hang(*_: object) -> None:
+        stuck.set()
+        freed.wait()
+
+    monkeypatch.setattr(Core, "step", hang)
+    monkeypatch.setattr("paretoserve.executor.engines.local.engine.STOP_PATIENCE_S", 0.05)
+    engine.generate(request("a"), Reader())
+    await asyncio.to_thread(stuck.wait)
+    try:
+        await asyncio.wait_for(engine.stop(), 20)
+    finally:
+        freed.set()
+
+
 async def test_an_idle_engine_sleeps(engine: LocalEngine) -> None:
     reader = Reader()
     engine.generate(request("a"), reader)

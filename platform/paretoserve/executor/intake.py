@@ -65,6 +65,13 @@ class Intake:
                 param="prompt",
             )
 
+        for token_id, _ in request.sampling.logit_bias:
+            if not 0 <= token_id < self.vocab_size:
+                raise InvalidRequest(
+                    f"token id {token_id} is not in the vocabulary of {self.vocab_size}",
+                    param="logit_bias",
+                )
+
     def _check_capabilities(self, request: GenerationRequest) -> None:
         """The router steers by the same words; whoever comes past it is told."""
         sampling, can = request.sampling, self.capabilities
@@ -79,5 +86,7 @@ class Intake:
             raise InvalidRequest("this profile does not report logprobs", param="logprobs")
         if sampling.seed is not None and not can.seed:
             raise InvalidRequest("this profile does not honour a seed", param="seed")
+        if sampling.logit_bias and not can.logit_bias:
+            raise InvalidRequest("this profile cannot do logit_bias", param="logit_bias")
         if sampling.stop and not self.has_text:
             raise InvalidRequest("stop strings need a tokenizer; the model has none", param="stop")

@@ -14,7 +14,7 @@ from paretoserve.executor.intake import Intake
 
 
 def intake(*, has_text: bool = True, **can: bool) -> Intake:
-    return Intake(100, 20, 2, Capabilities(**can), has_text)
+    return Intake(100, 20, 2, Capabilities(**{"logit_bias": True, **can}), has_text)
 
 
 def request(
@@ -34,6 +34,8 @@ def test_what_fits_is_taken(prompt: tuple[int, ...]) -> None:
         (request(()), "the prompt is empty", "prompt"),
         (request((1, -1, 200)), "token id -1 is not in the vocabulary of 100", "prompt"),
         (request((1, 100)), "token id 100 is not in the vocabulary of 100", "prompt"),
+        (request(logit_bias=((100, 1.0),)), "id 100 is not in the vocabulary", "logit_bias"),
+        (request(logit_bias=((1, 101.0),)), "logit_bias is 101.0; it must be", "logit_bias"),
         (request(temperature=-1.0), "temperature is -1.0", "temperature"),
     ],
 )
@@ -57,6 +59,7 @@ def test_what_no_engine_can_compute_is_named(
         ),
         ({"logprobs": 0}, {"logprobs": False}, "not report logprobs", "logprobs"),
         ({"seed": 0}, {"seed": False}, "not honour a seed", "seed"),
+        ({"logit_bias": ((9, 1.0),)}, {"logit_bias": False}, "cannot do logit_bias", "logit_bias"),
         ({"stop": ("x",)}, {"has_text": False}, "stop strings need a tokenizer", "stop"),
     ],
 )

@@ -182,7 +182,7 @@ class Core:
     def _welcome(self, sequence: Sequence) -> None:
         self.runner.seat(sequence)
         sampling = sequence.request.sampling
-        if sampling.penalized:
+        if sampling.penalized or sampling.logit_bias:
             prompt = sequence.request.original_prompt
             penalties = Penalties(sampling, prompt, self.config.vocab, self.runner.device)
             for token in sequence.request.replayed_token_ids:

@@ -51,6 +51,8 @@ def _contradictions(profile: Profile, args: Mapping[str, Any]) -> Iterator[str]:
         yield f"its ranks take {gpus} GPUs, the profile says gpus: {profile.gpus:g}"
     yield from _sizes(profile, args)
     yield from _speculation(profile, args.get("speculative_config"))
+    if profile.capabilities.logit_bias:
+        yield "capabilities.logit_bias: must be absent; nothing here asks TensorRT-LLM for it"
     if profile.capabilities.penalties and profile.capabilities.resumed_penalties:
         yield (
             "TensorRT-LLM cannot count replayed output for penalties; say capabilities: "

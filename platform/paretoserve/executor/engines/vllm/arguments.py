@@ -49,6 +49,11 @@ def check_arguments(profile: Profile, known: Collection[str] | None = None) -> N
             f"profile {profile.name}: vLLM counts only its own output for penalties; say "
             "capabilities: {resumed_penalties: false}, so that what began elsewhere goes elsewhere"
         )
+    if can.logit_bias and drafted_tokens(profile):
+        raise EngineError(
+            f"profile {profile.name}: vLLM has no logit_bias with speculation; leave "
+            "capabilities.logit_bias out, so that such requests go elsewhere"
+        )
     for name in profile.engine_args:
         if name in RESERVED:
             raise EngineError(f"{where}.{name} cannot be set; what sets it is {RESERVED[name]}")

@@ -35,6 +35,7 @@ def sampling_arguments(request: GenerationRequest) -> dict[str, Any]:
         "frequency_penalty": sampling.frequency_penalty,
         "repetition_penalty": sampling.repetition_penalty,
         "logprobs": sampling.logprobs,
+        "logit_bias": dict(sampling.logit_bias) or None,
         "detokenize": False,
     }
 

@@ -101,6 +101,12 @@ def test_penalties_that_began_elsewhere_must_be_ruled_out() -> None:
         read_arguments(profile().model_copy(update={"capabilities": can}), MODEL)
 
 
+def test_a_bias_must_be_ruled_out() -> None:
+    can = Capabilities(resumed_penalties=False, logit_bias=True)
+    with pytest.raises(EngineError, match=r"capabilities\.logit_bias: must be absent"):
+        read_arguments(profile().model_copy(update={"capabilities": can}), MODEL)
+
+
 def test_an_engine_may_do_more_than_the_limits_let_in() -> None:
     wide = profile(max_batch_size=8)
     read_arguments(

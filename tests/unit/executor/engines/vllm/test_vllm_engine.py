@@ -118,6 +118,16 @@ def test_a_profile_must_say_that_replayed_penalties_go_elsewhere() -> None:
         VllmEngine(profile().model_copy(update={"capabilities": Capabilities()}), MODEL)
 
 
+def test_a_bias_is_told_to_vllm_and_speculation_rules_it_out() -> None:
+    assert sampling_arguments(request(logit_bias=((7, -5.0),)))["logit_bias"] == {7: -5.0}
+    assert sampling_arguments(request())["logit_bias"] is None
+    able = Capabilities(resumed_penalties=False, logit_bias=True)
+    VllmEngine(profile().model_copy(update={"capabilities": able}), MODEL)
+    drafting = profile(speculative_config={"num_speculative_tokens": 3})
+    with pytest.raises(EngineError, match="no logit_bias with speculation"):
+        VllmEngine(drafting.model_copy(update={"capabilities": able}), MODEL)
+
+
 async def test_a_stop_string_ends_the_stream_here_and_in_vllm(engine: VllmEngine) -> None:
     free = tokens(await chunks(engine, request("free", max_tokens=64)))
     decode = Tokenizer.load(SCRIBE).decode

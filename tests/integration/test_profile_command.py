@@ -107,6 +107,14 @@ def test_numbers_that_mean_nothing_are_refused(
     assert said in capsys.readouterr().err
 
 
+def test_a_sweep_beyond_the_limits_says_that_nothing_was_measured(
+    emulated: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "fast.json"
+    assert profile(emulated, "fast", "127.0.0.1:1", out, "--batches", "500") == 1
+    assert "no point of the sweep is within the limits" in capsys.readouterr().err
+
+
 def test_a_file_that_cannot_be_written_is_told_before_anything_is_measured(
     emulated: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

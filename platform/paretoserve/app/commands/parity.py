@@ -75,6 +75,8 @@ def run(options: argparse.Namespace) -> int:
     prepared = prepare(tasks, tokenizer)
     sides = [compared(side, model) for side in (reference, profile)]
     addresses = dict(_address(given, deployment) for given in options.executor)
+    if unused := addresses.keys() - {profile.name, reference.name}:
+        raise ConfigError(f"--executor: {', '.join(sorted(unused))} is not one of the two compared")
     said, devices = asyncio.run(_ask(options, (reference, profile), prepared, addresses))
     _tell("comparing")
     figures = compare(

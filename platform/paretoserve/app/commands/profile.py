@@ -73,6 +73,8 @@ def run(options: argparse.Namespace) -> int:
         print(f"prompts of seed {seed}")
         prompts = RandomPrompts(read_vocabulary(Path(model.path)).size or FEW_TOKENS, seed)
         asyncio.run(_measure(profile, results, missing, prompts, options))
+    if not results.points:
+        raise ConfigError("nothing was measured: no point of the sweep is within the limits")
     curve = latency_curve(results, profile.curve.chunk_tokens)
     path = options.out.with_suffix(".curve.yaml")
     block = {"curve": curve.model_dump(mode="json")}

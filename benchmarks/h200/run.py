@@ -35,6 +35,7 @@ def environment(scratch: Path) -> dict[str, str]:
         "VLLM_NO_USAGE_STATS": "1",
         "VLLM_USE_DEEP_GEMM": "0",
         "VLLM_USE_FLASHINFER_SAMPLER": "0",
+        "VLLM_ALLREDUCE_USE_SYMM_MEM": "0",  # it uses NVLink multicast, which not every host has on
         "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
         "VLLM_CACHE_ROOT": str(scratch / "vllm"),
         "TORCHINDUCTOR_CACHE_DIR": str(scratch / "inductor"),

@@ -15,7 +15,7 @@ from typing import Any
 
 from paretoserve.domain.errors import ParetoserveError
 from paretoserve.domain.model import Model
-from paretoserve.domain.profile import CurvePoint, LatencyCurve, Limits, Profile
+from paretoserve.domain.profile import Capabilities, CurvePoint, LatencyCurve, Limits, Profile
 from paretoserve.domain.request import Sampling
 from paretoserve.executor.catalog import create
 from paretoserve.executor.conformance import Check, Subject, Violation
@@ -165,6 +165,7 @@ def _profile(name: str, args: dict[str, Any], engine: str = "vllm") -> Profile:
         engine=engine,
         engine_args=args,
         gpus=1,
+        capabilities=Capabilities(resumed_penalties=False),
         limits=Limits(context_tokens=512, max_batch=4, max_queue=3, admit=4),
         curve=LatencyCurve(
             source="emulated",

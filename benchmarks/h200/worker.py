@@ -17,7 +17,7 @@ from paretoserve.app.profiling.measure import EngineSource, RandomPrompts, greed
 from paretoserve.app.profiling.results import Place, ProfilePoint, ProfileResults, point_of
 from paretoserve.app.profiling.streams import Run
 from paretoserve.domain.model import Model
-from paretoserve.domain.profile import CurvePoint, LatencyCurve, Limits, Profile
+from paretoserve.domain.profile import Capabilities, CurvePoint, LatencyCurve, Limits, Profile
 from paretoserve.executor.catalog import create
 from paretoserve.executor.contract import Engine, EngineInfo
 
@@ -43,6 +43,7 @@ def profile_of(plan: Plan, gpus: int) -> Profile:
         engine="vllm",
         engine_args=plan.args,
         gpus=gpus,
+        capabilities=Capabilities(resumed_penalties=False),
         limits=Limits(context_tokens=CONTEXT, max_batch=plan.batches[-1], max_queue=0, admit=1),
         curve=LatencyCurve(
             source="emulated",

@@ -109,8 +109,18 @@ SETTINGS = (
     ),
     Setting("trtllm-grpc", "over-emulator", behind=EMULATED),
     Setting("trtllm-grpc", "over-local", behind=SPECULATING),
-    Setting("vllm", "plain", {"enforce_eager": True}),
-    Setting("vllm", "speculating", {"speculative_config": {"num_speculative_tokens": 3}}),
+    Setting(
+        "vllm",
+        "plain",
+        {"enforce_eager": True},
+        capabilities={"resumed_penalties": False},
+    ),
+    Setting(
+        "vllm",
+        "speculating",
+        {"speculative_config": {"num_speculative_tokens": 3}},
+        capabilities={"resumed_penalties": False},
+    ),
     Setting("local", "int8", {**LOCAL, "weights": "int8"}),
     Setting(
         "local",

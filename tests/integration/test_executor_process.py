@@ -132,6 +132,8 @@ async def test_it_ends_with_its_engine_and_says_why(deployment: Path) -> None:
     [
         ({"kv_tokns": 4}, "127.0.0.1:0", "engine_args.kv_tokns"),
         ({}, "203.0.113.7:1", "cannot listen on 203.0.113.7:1"),
+        ({}, "localhost", "cannot listen on 'localhost': it must be HOST:PORT"),
+        ({}, "127.0.0.1:99999", "it must be HOST:PORT"),
     ],
 )
 def test_a_failed_start_is_one_sentence(
@@ -152,6 +154,21 @@ def test_a_failed_start_is_one_sentence(
     assert len(said) == 1
     assert complaint in said[0]
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [("--grace", "-1"), ("--grace", "nan"), ("--stall-after", "0")]
+)
+def test_times_that_mean_nothing_are_refused(deployment: Path, option: str, value: str) -> None:
+    done = subprocess.run(
+        command(deployment, option, value),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert f"argument {option}: {value!r} is not a number" in done.stderr
 
 
 def test_an_unknown_profile_names_the_known_ones(deployment: Path) -> None:

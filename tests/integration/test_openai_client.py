@@ -261,3 +261,13 @@ async def test_explain(client: openai.AsyncOpenAI, gateway: LiveGateway) -> None
         "min-latency": "late_tpot"
     }
     assert all(e.stats().generated_tokens_total == 0 for e in gateway.engines.values())
+
+
+async def test_what_no_profile_can_do_is_refused_with_the_reason(
+    client: openai.AsyncOpenAI,
+) -> None:
+    with pytest.raises(openai.APIStatusError) as caught:
+        await client.chat.completions.create(
+            model="scribe", messages=MESSAGES, max_tokens=8, logit_bias={"7": 5}
+        )
+    assert "cannot do logit_bias" in caught.value.message

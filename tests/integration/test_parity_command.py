@@ -107,6 +107,15 @@ def test_a_mistake_is_told_in_one_line(
     assert said in capsys.readouterr().err.splitlines()[-1]
 
 
+def test_an_executor_of_a_profile_that_is_not_compared_is_a_mistake(
+    folder: Path, tasks: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = (folder / "profiles" / "compact.yaml").read_text()
+    (folder / "profiles" / "other.yaml").write_text(other.replace("name: compact", "name: other"))
+    assert compare(folder, tasks, "--executor", "other=127.0.0.1:1") == 1
+    assert "other is not one of the two compared" in capsys.readouterr().err
+
+
 def test_an_engine_that_does_not_start_is_named(
     folder: Path, tasks: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -76,6 +76,75 @@ def test_an_emulated_profile_is_measured_and_never_called_measured(
     assert (curve.source, [p.batch for p in curve.points]) == ("emulated", [1, 3])
 
 
+def test_an_executor_of_another_profile_is_not_measured_under_this_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "min-latency.json"
+    with executor(LOCAL, "max-throughput") as address:
+        assert profile(LOCAL, "min-latency", address, out) == 1
+    assert "runs max-throughput, not min-latency" in capsys.readouterr().err
+    assert not ProfileResults.load(out).points
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (("--outputs", "1"), "'1' is not a whole number of 2 or more"),
+        (("--batches", "1,x"), "'x' is not a whole number of 1 or more"),
+        (("--repeats", "0"), "'0' is not a whole number of 1 or more"),
+        (("--seconds", "nan"), "'nan' is not a number 0 or more"),
+    ],
+)
+def test_numbers_that_mean_nothing_are_refused(
+    emulated: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    more: tuple[str, ...],
+    said: str,
+) -> None:
+    with pytest.raises(SystemExit):
+        profile(emulated, "fast", "127.0.0.1:1", tmp_path / "fast.json", *more)
+    assert said in capsys.readouterr().err
+
+
+def test_a_sweep_beyond_the_limits_says_that_nothing_was_measured(
+    emulated: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "fast.json"
+    assert profile(emulated, "fast", "127.0.0.1:1", out, "--batches", "500") == 1
+    assert "no point of the sweep is within the limits" in capsys.readouterr().err
+
+
+def test_a_file_that_cannot_be_written_is_told_before_anything_is_measured(
+    emulated: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    assert profile(emulated, "fast", "127.0.0.1:1", tmp_path / "file" / "fast.json") == 1
+    assert "cannot be written" in capsys.readouterr().err
+
+
+def test_points_of_other_hardware_are_not_mixed_in(
+    emulated: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "fast.json"
+    with executor(emulated, "fast") as address:
+        assert profile(emulated, "fast", address, out, "--hardware", "this") == 0
+        assert profile(emulated, "fast", address, out) == 0
+        assert profile(emulated, "fast", address, out, "--hardware", "that") == 1
+    assert "its hardware is 'this', not 'that'" in capsys.readouterr().err
+
+
+def test_two_sweeps_ask_different_prompts(
+    emulated: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An executor with a prefix cache would know those of the first."""
+    with executor(emulated, "fast") as address:
+        for name in ("one.json", "two.json"):
+            assert profile(emulated, "fast", address, tmp_path / name) == 0
+    seeds = [line for line in capsys.readouterr().out.splitlines() if "prompts of seed" in line]
+    assert len(set(seeds)) == 2
+
+
 def test_results_of_another_configuration_are_not_mixed_in(
     emulated: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -2,7 +2,7 @@
 
 Names, signatures and manners are those of 0.26.0: an engine core that steps by itself, an output
 processor that puts each request's RequestOutput into its queue and forgets it when it ends, and
-statistics after each step. Tokens are drawn from the seed or, greedily, from the prompt.
+statistics after each message, of which the core sends one more when its last request has left. Tokens are drawn from the seed or, greedily, from the prompt.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import dataclasses
 import enum
 import random
 import sys
+import time
 import types
 from typing import Any
 
@@ -45,6 +46,7 @@ class SamplingParams:
     frequency_penalty: float = 0.0
     repetition_penalty: float = 1.0
     logprobs: int | None = None
+    logit_bias: dict[int, float] | None = None
     detokenize: bool = True
     output_kind: RequestOutputKind = RequestOutputKind.CUMULATIVE
 
@@ -123,6 +125,7 @@ class EngineCore:
         self.max_num_seqs, self.drafts = max_num_seqs, drafts
         self.waiting: list[EngineCoreRequest] = []
         self.running: list[EngineCoreRequest] = []
+        self.has_finished = False
 
     async def add_request_async(self, request: EngineCoreRequest) -> None:
         if self.resources.engine_dead:
@@ -131,10 +134,14 @@ class EngineCore:
 
     async def abort_requests_async(self, request_ids: list[str]) -> None:
         for queue in (self.waiting, self.running):
-            queue[:] = [r for r in queue if r.request_id not in request_ids]
+            left = [r for r in queue if r.request_id not in request_ids]
+            self.has_finished |= len(left) < len(queue)
+            queue[:] = left
 
     async def get_output_async(self) -> tuple[list[Any], Any]:
         while True:
+            if self.has_finished and not (self.waiting or self.running):
+                return self._step()  # nothing to compute: at once
             await asyncio.sleep(STEP_S)
             if self.resources.engine_dead:
                 raise EngineDeadError("the engine core is gone")
@@ -146,6 +153,7 @@ class EngineCore:
         while self.waiting and len(self.running) < self.max_num_seqs:
             self.running.append(self.waiting.pop(0))
         outputs, drafts, accepted = [], 0, 0
+        self.has_finished = False
         for request in list(self.running):
             count = 1 + (request.numbers.randrange(self.drafts + 1) if request.said else 0)
             drafts, new = drafts + bool(request.said and self.drafts), []
@@ -160,6 +168,7 @@ class EngineCore:
             accepted += len(new) - 1
             if reason is not None:
                 self.running.remove(request)
+                self.has_finished = True
             outputs.append((request, new, reason, stop))
         speculation = some(num_drafts=drafts, num_accepted_tokens=accepted)
         held = sum(len(r.prompt_token_ids) + len(r.said) for r in self.running)
@@ -244,7 +253,8 @@ def request_output(
     completion = some(
         token_ids=token_ids, finish_reason=reason, stop_reason=stop, logprobs=positions or None
     )
-    times = some(queued_ts=1.0, scheduled_ts=1.0005)
+    made = 0.0 if reason == "abort" else time.monotonic()
+    times = some(queued_ts=1.0, scheduled_ts=1.0005, last_token_ts=made)
     return some(
         outputs=[completion], finished=reason is not None, num_cached_tokens=0, metrics=times
     )

@@ -15,24 +15,23 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 from paretoserve.app.config import ConfigError, load_deployment
+from paretoserve.app.option_types import not_negative, positive
 from paretoserve.app.telemetry import load_telemetry
 from paretoserve.domain.errors import EngineError, ParetoserveError
 from paretoserve.executor.catalog import create
 from paretoserve.executor.contract import Engine
+from paretoserve.executor.engine_server import EngineServer
 from paretoserve.executor.event_loop import new_event_loop
 from paretoserve.executor.observe import OnSubmit, observe_nothing
 from paretoserve.executor.server import ExecutorServer
 from paretoserve.executor.watchdog import STALL_AFTER_S
 from paretoserve.telemetry import start
-
-if TYPE_CHECKING:
-    from paretoserve.executor.trtllm import TrtllmServer
 
 EXIT_FAILED = 1
 EXIT_AT_ONCE = 128 + signal.SIGTERM
@@ -70,11 +69,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="paretoserve",
         help="trtllm: be a server for gateways that speak TensorRT-LLM's TrtllmService",
     )
-    parser.add_argument("--grace", type=float, default=30.0, metavar="S", help="of the drain")
+    parser.add_argument(
+        "--grace", type=not_negative, default=30.0, metavar="S", help="of the drain"
+    )
     parser.add_argument("--ready-file", type=Path, metavar="PATH", help="gets the JSON line too")
     parser.add_argument(
         "--stall-after",
-        type=float,
+        type=positive,
         default=STALL_AFTER_S,
         metavar="S",
         help="an engine with requests and no step for so long has failed",
@@ -92,7 +93,7 @@ def _engine(folder: Path, profile_name: str) -> Engine:
     return create(profile, deployment.model(profile.model))
 
 
-def _server(protocol: str) -> type[ExecutorServer] | type[TrtllmServer]:
+def _server(protocol: str) -> Callable[..., EngineServer]:
     """Raises ConfigError when the protocol needs a package that is not installed."""
     if protocol == "paretoserve":
         return ExecutorServer
@@ -102,7 +103,7 @@ def _server(protocol: str) -> type[ExecutorServer] | type[TrtllmServer]:
         raise ConfigError(
             f"--protocol trtllm needs the extra trtllm-grpc, which is not installed: {error}"
         ) from error
-    return cast("type[TrtllmServer]", module.TrtllmServer)
+    return cast("Callable[..., EngineServer]", module.TrtllmServer)
 
 
 @contextlib.contextmanager

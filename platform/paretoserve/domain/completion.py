@@ -7,7 +7,11 @@ from enum import StrEnum
 
 
 class FinishReason(StrEnum):
-    """STOP: end-of-sequence, stop id or stop string. ABORTED and ERROR carry a message."""
+    """STOP: end-of-sequence, stop id or stop string.
+
+    ABORTED: by its caller, or because whatever ran it could not go on; another replica may. ERROR:
+    this request cannot be answered, there or elsewhere. Both carry a message.
+    """
 
     STOP = "stop"
     LENGTH = "length"

@@ -78,6 +78,7 @@ class Capabilities(Document):
     penalties: bool = True
     logprobs: bool = True
     seed: bool = True
+    logit_bias: bool = Field(default=False, description="not every engine has it")
     resumed_penalties: bool = Field(
         default=True, description="penalties that count output from another replica, see `replayed`"
     )

@@ -12,6 +12,8 @@ MAX_STOP_STRINGS = 16
 MAX_STOP_CHARS = 512
 MAX_STOP_TOKEN_IDS = 64
 MAX_LOGPROBS = 20
+MAX_LOGIT_BIASES = 1024
+MAX_LOGIT_BIAS = 100.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +21,7 @@ class Sampling:
     """How tokens are chosen. `temperature` 0 is greedy; `top_k` 0 and `top_p` 1 are off.
 
     `logprobs` is None for none, or how many alternatives (0..20) are reported beside each
-    chosen token.
+    chosen token. `logit_bias` holds (token id, what is added to its logit), -100..100.
     """
 
     max_tokens: int = 256
@@ -34,6 +36,7 @@ class Sampling:
     frequency_penalty: float = 0.0
     repetition_penalty: float = 1.0
     logprobs: int | None = None
+    logit_bias: tuple[tuple[int, float], ...] = ()
 
     @property
     def penalized(self) -> bool:
@@ -60,6 +63,9 @@ class Sampling:
         for stop in self.stop:
             _integer("stop (characters in one string)", len(stop), 1, MAX_STOP_CHARS)
         _integer("stop_token_ids (how many)", len(self.stop_token_ids), 0, MAX_STOP_TOKEN_IDS)
+        _integer("logit_bias (how many tokens)", len(self.logit_bias), 0, MAX_LOGIT_BIASES)
+        for _, bias in self.logit_bias:
+            _number("logit_bias", bias, -MAX_LOGIT_BIAS, MAX_LOGIT_BIAS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +81,7 @@ class Request:
     penalized: bool = False
     logprobs: bool = False
     seeded: bool = False
+    biased: bool = False
     session_id: str = ""
     ttft_ms: float | None = None
     """A target that the client set itself; it may only tighten or loosen its own request."""

@@ -11,11 +11,13 @@ import sys
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections import deque
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Self
 
 from paretoserve.executor.exit_status import explain
 
 _TAIL_LINES = 12
+_STDERR = 2
 
 
 class HeldPort:
@@ -50,11 +52,16 @@ class ExecutorProcess:
 
     @classmethod
     async def spawn(cls, command: Sequence[str], env: Mapping[str, str]) -> Self:
-        """Start `command` in a session of its own. Raises OSError."""
+        """Start `command` in a session of its own. Raises OSError.
+
+        What it writes to stdout (its ready line, an engine's log) goes to our stderr: our own
+        stdout is for what our caller asked for.
+        """
         process = await asyncio.create_subprocess_exec(
             *command,
             env={**os.environ, **env},
             stdin=DEVNULL,
+            stdout=_STDERR,
             stderr=PIPE,
             start_new_session=True,
         )
@@ -80,18 +87,25 @@ class ExecutorProcess:
         return f"{how}: {self._tail[-1]}" if self._tail else how
 
     async def end(self, term_grace_s: float) -> None:
-        """End the process and all its group: SIGTERM, after the grace SIGKILL."""
+        """End the process and all its session: SIGTERM, after the grace SIGKILL."""
         if not self.has_exited:
-            self._signal(signal.SIGTERM)
+            self._signal_group(signal.SIGTERM)
             await self.exited_within(term_grace_s)
-        self._signal(signal.SIGKILL)  # also what an exited leader left behind
+        self._signal_group(signal.SIGKILL)  # also what an exited leader left behind
+        self._kill_session()
         await asyncio.wait({self._exited})
         await asyncio.wait({self._pump}, timeout=1.0)
         self._pump.cancel()
 
-    def _signal(self, number: int) -> None:
+    def _signal_group(self, number: int) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, number)
+
+    def _kill_session(self) -> None:
+        """MPI gives each rank a group of its own: one left behind would keep its GPU's memory."""
+        for pid in _session(self._process.pid):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
     async def _forward_errors(self) -> None:
         """Pass its stderr on to our own and remember the end of it."""
@@ -103,6 +117,19 @@ class ExecutorProcess:
             if text:
                 self._tail.append(text)
                 sys.stderr.write(text + "\n")
+
+
+def _session(leader: int) -> list[int]:
+    """The processes of a session, where there is a /proc to tell."""
+    if sys.platform != "linux":
+        return []
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal():
+            with contextlib.suppress(ProcessLookupError):
+                if os.getsid(int(entry.name)) == leader:
+                    found.append(int(entry.name))
+    return found
 
 
 async def _line(stream: asyncio.StreamReader) -> bytes:

@@ -1,4 +1,4 @@
-"""The few calls that a supervisor makes to its executor: health, load, drain."""
+"""The few calls that a supervisor, or a measurement, makes to an executor: health, load, drain."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from enum import IntEnum
 import grpc
 import grpc.aio
 
+from paretoserve.domain.errors import Unavailable
 from paretoserve.wire._pb import executor_pb2, executor_pb2_grpc
 
 _OPTIONS = (
@@ -15,6 +16,7 @@ _OPTIONS = (
     ("grpc.initial_reconnect_backoff_ms", 50),
     ("grpc.max_reconnect_backoff_ms", 500),
 )
+_ANSWER_WITHIN_S = 5.0
 
 
 class Lifecycle(IntEnum):
@@ -116,3 +118,21 @@ class ControlClient:
         if self._channel is None:
             self._channel = grpc.aio.insecure_channel(self._address, options=_OPTIONS)
         return executor_pb2_grpc.ExecutorStub(self._channel)
+
+
+async def ask_who(address: str, profile: str) -> Health:
+    """What the executor at `address` says of itself, if it was started for that profile.
+
+    Raises Unavailable for one that does not answer or runs another.
+    """
+    control = ControlClient(address)
+    try:
+        health = await control.health(_ANSWER_WITHIN_S)
+        load = await control.load(_ANSWER_WITHIN_S)
+    finally:
+        await control.close()
+    if health is None or load is None:
+        raise Unavailable(f"no executor answers at {address} for profile {profile}")
+    if load.profile != profile:
+        raise Unavailable(f"the executor at {address} runs {load.profile}, not {profile}")
+    return health

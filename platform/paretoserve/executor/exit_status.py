@@ -28,7 +28,9 @@ def explain(status: int) -> str:
 def _named(number: int) -> str:
     try:
         found = signal.Signals(number)
-    except ValueError:
-        return ""
+    except (
+        ValueError
+    ):  # the numbers between SIGRTMIN and SIGRTMAX have no names, and others no signal
+        return f"signal {number}" if signal.SIGRTMIN < number < signal.SIGRTMAX else ""
     hint = _HINTS.get(found)
     return f"{found.name} ({hint})" if hint else found.name

@@ -76,7 +76,7 @@ class EngineHost:
         if self.lifecycle != pb.LIFECYCLE_SERVING or self.info is None:
             word = pb.Lifecycle.Name(self.lifecycle).removeprefix("LIFECYCLE_").lower()
             raise Unavailable(f"the executor takes no requests: it is {word}")
-        _check(request, self.info)
+        _check(request)
         self._engine.generate(request, deliver)
         self._live.add(request)
         self._idle.clear()
@@ -139,10 +139,13 @@ class EngineHost:
         self._no_more_states = True
 
     async def drain(self, grace_s: float) -> Drained:
-        """Take no more requests; wait for the running ones, at the end of the grace abort them."""
+        """Take no more requests; wait for the running ones, at the end of the grace abort them.
+
+        An engine that has failed ends nothing by itself: there is no grace then.
+        """
         self._stop_taking()
-        before = len(self._live)
-        if await self._idle_within(grace_s):
+        before, failed = len(self._live), self.lifecycle == pb.LIFECYCLE_FAILED
+        if await self._idle_within(0.0 if failed else grace_s):
             return Drained(before, 0)
         left = self._live.request_ids
         self.aborted_as = Evicted.reason
@@ -184,27 +187,18 @@ class EngineHost:
         self.lifecycle, self.detail = lifecycle, detail
 
 
-def _check(request: GenerationRequest, info: EngineInfo) -> None:
-    """Raise InvalidRequest for what no engine should have to look at."""
+def _check(request: GenerationRequest) -> None:
+    """Raise InvalidRequest for what is the host's to look at; the rest is the engine's intake."""
     if not 0 < len(request.request_id) <= MAX_ID_CHARS:
         raise InvalidRequest(
             f"request_id has {len(request.request_id)} characters; 1 to {MAX_ID_CHARS} are allowed"
-        )
-    if not request.prompt_token_ids:
-        raise InvalidRequest("the prompt is empty; it needs at least one token", param="prompt")
-    low, high = min(request.prompt_token_ids), max(request.prompt_token_ids)
-    if low < 0 or high >= info.vocab_size:
-        worst = low if low < 0 else high
-        raise InvalidRequest(
-            f"prompt token id {worst} is not in the vocabulary of {info.vocab_size}", param="prompt"
         )
     if not 0 <= request.priority <= 100:
         raise InvalidRequest(f"priority is {request.priority}; it must be from 0 to 100")
     if not request.tpot_ms > 0:
         raise InvalidRequest(f"tpot_ms is {request.tpot_ms}; it must be above 0, or absent")
-    if not 0 <= request.replayed < len(request.prompt_token_ids):
+    if request.replayed and not 0 < request.replayed < len(request.prompt_token_ids):
         raise InvalidRequest(
             f"replayed is {request.replayed} of {len(request.prompt_token_ids)} prompt tokens; "
             "it must be 0 or more, and less than all"
         )
-    request.sampling.validate()

@@ -7,7 +7,6 @@ wrote, knows special tokens.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -15,6 +14,7 @@ from typing import Any, Self
 import tokenizers
 
 from paretoserve.domain.errors import EngineError, InvalidRequest
+from paretoserve.executor.model_files import read_eos_ids, read_json_if_there
 
 
 class Tokenizer:
@@ -61,10 +61,9 @@ class Tokenizer:
         Raises EngineError that names the file, when there is none or it cannot be read.
         """
         folder = Path(path)
-        config = _read_json(folder / "tokenizer_config.json")
-        generation = _read_json(folder / "config.json") | _read_json(
-            folder / "generation_config.json"
-        )
+        config = read_json_if_there(folder / "tokenizer_config.json")
+        model = read_json_if_there(folder / "config.json")
+        generation = model | read_json_if_there(folder / "generation_config.json")
         definition = _read(folder / "tokenizer.json")
         if definition is None:
             raise EngineError(f"{folder / 'tokenizer.json'}: missing; the model has no tokenizer")
@@ -76,10 +75,10 @@ class Tokenizer:
             bare, generation.get("bos_token_id")
         )
         eos_token = _token(config.get("eos_token"))
-        eos_ids = _ids(generation.get("eos_token_id")) or _ids(bare.token_to_id(eos_token))
+        eos_ids = read_eos_ids(folder, model) or _ids(bare.token_to_id(eos_token))
         return cls(
             definition,
-            eos_ids=eos_ids,
+            eos_ids=frozenset(eos_ids),
             bos_token=bos_token,
             eos_token=eos_token or _token_of(bare, min(eos_ids, default=None)),
             add_bos=bool(config.get("add_bos_token", False)),
@@ -147,16 +146,6 @@ def _read(path: Path) -> str | None:
         raise EngineError(f"{path}: cannot be read: {error}") from error
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(_read(path) or "{}")
-    except json.JSONDecodeError as error:
-        raise EngineError(f"{path}: not valid JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise EngineError(f"{path}: must hold an object, not {type(content).__name__}")
-    return content
-
-
 def _token(value: Any) -> str:
     """A token's text, which the layout spells as a string or as an object with `content`."""
     if isinstance(value, dict):
@@ -168,9 +157,8 @@ def _token_of(tokenizer: tokenizers.Tokenizer, token_id: Any) -> str:
     return (tokenizer.id_to_token(token_id) or "") if isinstance(token_id, int) else ""
 
 
-def _ids(value: Any) -> frozenset[int]:
-    values = value if isinstance(value, list) else [value]
-    return frozenset(token_id for token_id in values if isinstance(token_id, int))
+def _ids(token_id: int | None) -> tuple[int, ...]:
+    return () if token_id is None else (token_id,)
 
 
 def _chat_template(config: Mapping[str, Any]) -> str | None:

@@ -47,6 +47,7 @@ class Admitted:
             penalized=self.sampling.penalized,
             logprobs=self.sampling.logprobs is not None,
             seeded=self.sampling.seed is not None,
+            biased=bool(self.sampling.logit_bias),
             session_id=self.call.session_id,
             ttft_ms=self.call.ttft_ms,
             tpot_ms=self.call.tpot_ms,

@@ -19,6 +19,7 @@ from paretoserve.gateway.calls import Input
 from paretoserve.gateway.openai_fields import MAX_NAME_CHARS, Body, read_fields
 from paretoserve.gateway.openai_input import (
     ChatMessage,
+    read_logit_bias,
     read_message,
     read_prompt,
     read_stop,
@@ -71,6 +72,7 @@ class _Common(Body):
     stop: Any = None
     stop_token_ids: Any = None
     ignore_eos: bool | None = None
+    logit_bias: Any = None
     presence_penalty: float | None = None
     frequency_penalty: float | None = None
     repetition_penalty: float | None = None
@@ -158,6 +160,7 @@ def _sampling(common: _Common) -> Sampling:
         **given,
         stop=read_stop(common.stop),
         stop_token_ids=read_token_ids("stop_token_ids", common.stop_token_ids, MAX_STOP_TOKEN_IDS),
+        logit_bias=read_logit_bias(common.logit_bias),
     )
 
 

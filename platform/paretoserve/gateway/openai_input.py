@@ -128,3 +128,25 @@ def read_token_ids(name: str, values: Any, at_most: int | None = None) -> tuple[
                 param=f"{name}[{i}]",
             )
     return tuple(values)
+
+
+def read_logit_bias(biases: Any) -> tuple[tuple[int, float], ...]:
+    """An object of token ids, which are strings as JSON has it, and numbers."""
+    if biases is None:
+        return ()
+    if not isinstance(biases, dict):
+        raise InvalidRequest(
+            f"logit_bias is {json_type(biases)}; it must be an object of token ids and numbers",
+            param="logit_bias",
+        )
+    for key, bias in biases.items():
+        if not key.isdecimal() or not key.isascii() or int(key) > _MAX_TOKEN_ID:
+            raise InvalidRequest(
+                f"logit_bias has a key that is not a token id: an integer from 0 to {_MAX_TOKEN_ID}",
+                param="logit_bias",
+            )
+        if isinstance(bias, bool) or not isinstance(bias, int | float):
+            raise InvalidRequest(
+                f"logit_bias of {key} is {json_type(bias)}; it must be a number", param="logit_bias"
+            )
+    return tuple(sorted((int(key), float(bias)) for key, bias in biases.items()))

@@ -106,7 +106,7 @@ def _requests(tasks: list[Prepared], ask: Ask) -> Iterator[tuple[Key, Generation
 def _request(
     task: str, kind: str, number: int, prompt: tuple[int, ...], sampling: Sampling
 ) -> GenerationRequest:
-    return GenerationRequest(f"{task} {kind} {number}"[-128:], prompt, sampling)
+    return GenerationRequest(f"{task} {kind} {number}", prompt, sampling)
 
 
 async def _reply(generate: Generate, request: GenerationRequest) -> _Reply:

@@ -19,7 +19,7 @@ from paretoserve.executor.tokenizer import Tokenizer
 class Task(Document):
     """A prompt, and what is asked of it. Its greedy output of `max_tokens` is always compared."""
 
-    id: str = Field(min_length=1)
+    id: str = Field(min_length=1, max_length=128)
     prompt: str = Field(min_length=1)
     max_tokens: int = Field(default=32, ge=1)
     continuation: str = ""

@@ -107,6 +107,7 @@ class Stream:
             request.penalized,
             request.logprobs,
             request.seeded,
+            request.biased,
             request.tenant if own else "",
         )
 

@@ -42,6 +42,7 @@ class GivenRequest(Document):
     penalized: bool = False
     logprobs: bool = False
     seeded: bool = False
+    biased: bool = False
     session_id: str = ""
     ttft_ms: float | None = Field(default=None, gt=0)
     tpot_ms: float | None = Field(default=None, gt=0)

@@ -39,6 +39,7 @@ FACTS: tuple[Fact, ...] = (
     Fact("request.penalized", "bool", "asks for a presence, frequency or repetition penalty", lambda c: c.request.penalized, few=True),
     Fact("request.logprobs", "bool", "asks for log probabilities", lambda c: c.request.logprobs, few=True),
     Fact("request.seeded", "bool", "brings its own seed", lambda c: c.request.seeded, few=True),
+    Fact("request.biased", "bool", "brings a logit_bias", lambda c: c.request.biased, few=True),
     Fact("request.generated", "int", "tokens it has had from a replica that it leaves", lambda c: c.request.generated),
     Fact("request.waited_ms", "double", "time since it arrived, ms", lambda c: float(c.request.waited_ms)),
     Fact("request.in_contract", "bool", "the tenant's contract covers it; else it is served at a fallback tier", lambda c: c.request.in_contract, few=True),

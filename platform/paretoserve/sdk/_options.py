@@ -126,6 +126,9 @@ class RequestOptions(TypedDict, total=False):
     logprobs: int | None
     """Report each token's log probability and this many alternatives, 0..20."""
 
+    logit_bias: Mapping[int, float]
+    """By token id: added to its logit, -100..100. Where no profile can, the request is refused."""
+
     session_id: str | None
     """Groups the requests of one conversation, in traces and for routing: what holds its prefix is
     left only for a lower price."""

@@ -21,6 +21,7 @@ Metadata = tuple[tuple[str, str], ...]
 SAMPLING = (
     "max_tokens", "temperature", "top_p", "top_k", "seed", "stop_token_ids", "ignore_eos",
     "presence_penalty", "frequency_penalty", "repetition_penalty", "logprobs",
+    "logit_bias",
 )  # fmt: skip
 
 TARGETS = {
@@ -149,6 +150,8 @@ def _assign(message: Any, name: str, value: Any) -> None:
     try:
         if isinstance(value, str | bytes | float | int):
             setattr(message, name, value)
+        elif isinstance(value, Mapping):
+            getattr(message, name).update(value)
         else:
             getattr(message, name).extend(value)
     except (TypeError, ValueError, AttributeError) as error:

@@ -67,6 +67,7 @@ REQUEST_PLAIN = (
     "penalized",
     "logprobs",
     "seeded",
+    "biased",
     "ttft_ms",
     "tpot_ms",
     "e2e_ms",

@@ -39,6 +39,7 @@ def sampling_to_proto(sampling: Sampling) -> pb.Sampling:
             stop=sampling.stop,
             stop_token_ids=sampling.stop_token_ids,
             ignore_eos=sampling.ignore_eos,
+            logit_bias=dict(sampling.logit_bias),
         )
     except (ValueError, TypeError) as error:  # beyond int32, or text that is not Unicode
         raise InvalidRequest(f"a sampling parameter cannot be sent: {error}") from error
@@ -52,6 +53,7 @@ def sampling_from_proto(message: pb.Sampling) -> Sampling:
         stop=tuple(message.stop),
         stop_token_ids=tuple(message.stop_token_ids),
         ignore_eos=message.ignore_eos,
+        logit_bias=tuple(sorted(message.logit_bias.items())),
     )
 
 

@@ -96,6 +96,33 @@ def test_a_point_is_the_window_in_which_all_decode() -> None:
         point_of([Run(0.0, (stream(0.1, 0.1), stream(9.0, 0.1)))], (2, 10, 5), 2)
 
 
+@pytest.mark.parametrize(("steps", "median"), [([0.1], 0.1), ([0.1, 0.3], 0.3), ([3, 1, 2], 2)])
+def test_a_point_is_the_run_of_median_speed_and_of_two_the_slower(
+    steps: list[float], median: float
+) -> None:
+    def run(step: float) -> Run:
+        accepted = round(10 * step)
+        finish = Finish(
+            FinishReason.LENGTH, Usage(10, 5), Timing(0, 1, 2), Acceptance(10, 30, accepted)
+        )
+        return Run(0.0, (Stream([(step * at, (7,)) for at in range(1, 6)], finish),))
+
+    found = point_of([run(step) for step in steps], (1, 10, 5), 1)
+    assert found.tokens_per_s_per_user == pytest.approx(1 / median)
+    assert found.acceptance_length == pytest.approx(1 + median)
+
+
+def test_only_those_that_run_hold_anything() -> None:
+    finish = Finish(FinishReason.LENGTH, Usage(10, 4), Timing(0, 1, 2))
+    streams = [Stream([(first + at, (7,)) for at in range(4)], finish) for first in (0, 0, 5, 5)]
+    assert point_of([Run(0.0, tuple(streams))], (4, 10, 4), 2).kv_tokens == 24
+
+
+def test_points_that_hold_as_much_tell_nothing_of_the_cache() -> None:
+    other = replace(point(1, 5.5, prompt=130), output_tokens=40, kv_tokens=150.0)
+    assert latency_curve(results("plain", point(1, 5.0), other)).kv_ms_per_1k_tokens == 0
+
+
 def test_the_curve_parts_batch_cache_and_prefill() -> None:
     long = [point(1, 5.2, prompt=1100, ttft=120.0), point(8, 7.85, prompt=1100)]
     curve = latency_curve(results("plain", *PLAIN.points, *long))
@@ -141,6 +168,55 @@ def test_speculation_breaks_even_earlier_at_a_lower_acceptance() -> None:
 def test_only_points_of_the_same_lengths_are_compared() -> None:
     other = results("other", point(1, 1.0, prompt=7))
     assert {o.results.profile for o in operating_points([PLAIN, other])} == {"plain"}
+
+
+def test_lengths_that_all_have_are_compared_though_some_have_shorter_ones() -> None:
+    other = results("other", point(1, 1.0))
+    more = results("more", point(1, 2.0, prompt=7), point(1, 3.0))
+    found = operating_points([more, other])
+    assert {(o.results.profile, o.point.prompt_tokens) for o in found} == {
+        ("more", 100),
+        ("other", 100),
+    }
+
+
+def frontier(folder: Path, *found: ProfileResults, more: tuple[str, ...] = ()) -> int:
+    paths = [folder / f"{number}.json" for number in range(len(found))]
+    for path, each in zip(paths, found, strict=True):
+        each.save(path)
+    return main(["frontier", *map(str, paths), *more])
+
+
+def test_profiles_of_two_models_are_not_compared(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert frontier(tmp_path, PLAIN, replace(SLOW, model="small")) == 1
+    assert "plain is of big; slow is of small" in capsys.readouterr().err
+
+
+def test_one_profile_on_one_gpu_and_on_two_is_two(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert frontier(tmp_path, PLAIN, replace(PLAIN, gpus=2.0)) == 0
+    said = capsys.readouterr().out
+    assert "plain on 1 GPUs" in said
+    assert "plain on 2 GPUs: dominated everywhere, by plain on 1 GPUs" in said
+    assert frontier(tmp_path, PLAIN, PLAIN) == 1
+    assert "two files are of the same profile" in capsys.readouterr().err
+
+
+def test_who_was_not_compared_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert frontier(tmp_path, PLAIN, results("other", point(1, 1.0, prompt=7))) == 0
+    assert "100 prompt and 100 output tokens: other" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["frontier.xyz", "nowhere/frontier.png"])
+def test_a_picture_that_cannot_be_written_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    pytest.importorskip("matplotlib")
+    assert frontier(tmp_path, PLAIN, more=("--picture", str(tmp_path / name))) == 1
+    assert f"{name}: cannot be written" in capsys.readouterr().err
 
 
 def test_the_limit_is_of_memory_without_drafting() -> None:

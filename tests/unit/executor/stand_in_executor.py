@@ -60,11 +60,16 @@ async def main(address: str, behaviour: str) -> None:
     if behaviour.startswith("child:"):
         child = subprocess.Popen(["sleep", "300"])
         Path(behaviour.removeprefix("child:")).write_text(str(child.pid))
+    if behaviour.startswith("rank:"):  # as MPI starts them: each in a group of its own
+        rank = subprocess.Popen(["sleep", "300"], process_group=0)
+        Path(behaviour.removeprefix("rank:")).write_text(str(rank.pid))
     lifecycle = {"failed": pb.LIFECYCLE_FAILED, "newer": 99}.get(behaviour, pb.LIFECYCLE_SERVING)
     server = grpc.aio.server()
     rpc.add_ExecutorServicer_to_server(StandIn(lifecycle), server)
     server.add_insecure_port(address)
     await server.start()
+    sys.stdout.write("serves\n")
+    sys.stdout.flush()
     await server.wait_for_termination()
 
 

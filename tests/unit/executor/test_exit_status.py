@@ -21,6 +21,8 @@ from paretoserve.executor.exit_status import explain
         (-11, "killed by SIGSEGV (native code crashed)"),
         (-7, "killed by SIGBUS (shared memory ran out; give the container a larger /dev/shm)"),
         (-15, "killed by SIGTERM"),
+        (-40, "killed by signal 40"),
+        (168, "exited with status 168, which is signal 40"),
     ],
 )
 def test_explain(status: int, said: str) -> None:

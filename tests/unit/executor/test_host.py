@@ -58,6 +58,22 @@ async def test_an_engine_that_makes_no_step_is_failed(monkeypatch: pytest.Monkey
     await host.stop()
 
 
+async def test_an_engine_that_is_stuck_is_not_given_the_grace_of_a_drain(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    host = EngineHost(EmulatorEngine(emulated_profile(), MODEL), "fast", stall_after_s=0.05)
+    await host.start()
+    monkeypatch.setattr(Batch, "begin", lambda *_: 3600.0)
+    told: list[Chunk] = []
+    host.submit(request(), told.extend)
+    await asyncio.wait_for(host.failure(), 10)
+    monkeypatch.setattr("paretoserve.executor.host._ABORT_WAIT_S", 0.05)
+    drained = await asyncio.wait_for(host.drain(3600.0), 10)
+    assert (drained.finished, drained.aborted) == (0, 1)
+    await host.stop()
+    assert [chunk.finish.reason for chunk in told if chunk.finish] == [FinishReason.ABORTED]
+
+
 @pytest.mark.parametrize("replayed", [-1, 4, 5])
 async def test_more_than_the_prompt_cannot_be_replayed(replayed: int) -> None:
     host = EngineHost(EmulatorEngine(emulated_profile(), MODEL), "fast")

@@ -7,7 +7,7 @@ import math
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.support.emulated import request
+from tests.support.emulated import MODEL, emulated_profile, request
 from tests.unit.executor.test_attachment import HandEngine
 
 from paretoserve.domain.errors import InvalidRequest
@@ -17,6 +17,7 @@ from paretoserve.domain.usage import Timing, Usage
 from paretoserve.executor import codec
 from paretoserve.executor.attachment import Attachment
 from paretoserve.executor.contract import Chunk, Finish, FinishReason, GenerationRequest
+from paretoserve.executor.engines.emulator import EmulatorEngine
 from paretoserve.executor.host import EngineHost
 from paretoserve.executor.promises import Promises
 from paretoserve.wire._pb import executor_pb2 as pb
@@ -109,7 +110,7 @@ async def test_a_promise_that_makes_no_sense_is_refused(tpot_ms: float) -> None:
 
 
 async def test_a_refusal_names_the_parameter() -> None:
-    host = EngineHost(HandEngine(), "fast")
+    host = EngineHost(EmulatorEngine(emulated_profile(), MODEL), "fast")
     await host.start()
     attachment = Attachment(host, Coalesce())
     attachment.submit(codec.submit_to_proto(request("a", temperature=9.0)))
@@ -119,3 +120,4 @@ async def test_a_refusal_names_the_parameter() -> None:
     assert isinstance(error, InvalidRequest)
     assert error.param == "temperature"
     attachment.close()
+    await host.stop()

@@ -103,6 +103,28 @@ async def test_a_hanging_process_is_killed_with_its_children_and_replaced(tmp_pa
         assert await tokens(supervisor.address, 1) == [0]
 
 
+async def test_ranks_in_groups_of_their_own_do_not_outlive_their_executor(tmp_path):
+    """They would keep the memory that the next life needs."""
+    rank_file = tmp_path / "rank"
+    async with supervised(f"rank:{rank_file}") as supervisor:
+        await supervisor.start()
+        first = int(rank_file.read_text())
+        os.kill(supervisor.status.pid, signal.SIGKILL)
+        await until(lambda: supervisor.status.restarts == 1)
+        assert not alive(first)
+        await supervisor.wait_serving()
+        second = int(rank_file.read_text())
+        assert alive(second)
+    assert not alive(second)
+
+
+async def test_what_an_executor_prints_does_not_come_out_of_our_stdout(capfd):
+    async with supervised() as supervisor:
+        await supervisor.start()
+    out, errors = capfd.readouterr()
+    assert (out, "serves\n" in errors) == ("", True)
+
+
 async def test_a_hard_kill_of_all_ranks_is_explained_and_replaced():
     async with supervised("mpi-abort") as supervisor:
         with pytest.raises(EngineError) as caught:

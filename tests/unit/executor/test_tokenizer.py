@@ -126,7 +126,7 @@ def test_only_the_definition_is_needed(folder: Path) -> None:
     ("name", "content", "message"),
     [
         ("tokenizer.json", "{}", "tokenizer.json"),
-        ("tokenizer_config.json", "{", "tokenizer_config.json: not valid JSON"),
+        ("tokenizer_config.json", "{", "tokenizer_config.json: cannot be read"),
         ("generation_config.json", "[]", "must hold an object, not list"),
     ],
 )

@@ -19,6 +19,7 @@ from paretoserve.domain.errors import InvalidRequest
 from paretoserve.domain.usage import Acceptance, Timing, Usage
 from paretoserve.executor.contract import Chunk, Finish
 from paretoserve.executor.engines.emulator import EmulatorEngine
+from paretoserve.executor.engines.emulator.batch import Batch
 from paretoserve.executor.engines.trtllm_grpc.requests import to_proto
 from paretoserve.executor.trtllm import TrtllmServer
 from paretoserve.executor.trtllm.replies import Replies
@@ -111,6 +112,21 @@ async def test_a_caller_that_goes_away_frees_its_place() -> None:
         async with asyncio.timeout(20):
             while server.host.state().running:
                 await asyncio.sleep(0.005)
+
+
+async def test_an_engine_that_fails_is_not_taken_for_the_callers_own_abort(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("the pacer is on fire")
+
+    async with serving(tpot_ms=5.0) as (_, stub):
+        replies = aiter(stub.Generate(ask(10_000)))
+        await anext(replies)
+        monkeypatch.setattr(Batch, "end", fail)
+        with pytest.raises(grpc.aio.AioRpcError) as ended:
+            [each async for each in replies]
+        assert ended.value.code() is grpc.StatusCode.ABORTED
 
 
 async def test_a_drain_tells_callers_to_go_elsewhere() -> None:

@@ -87,6 +87,28 @@ def test_what_asks_for_nothing_is_tolerated(tolerated: dict[str, Any]) -> None:
     assert parse_chat(chat(**tolerated)) == parse_chat(chat())
 
 
+def test_a_logit_bias_is_read_by_token_id() -> None:
+    asked = parse_chat(chat(logit_bias={"50": -100, "7": 1.5}))
+    assert asked.sampling.logit_bias == ((7, 1.5), (50, -100.0))
+
+
+@pytest.mark.parametrize(
+    ("bias", "said"),
+    [
+        ([1], "logit_bias is a list; it must be an object"),
+        ({"-1": 1}, "key that is not a token id"),
+        ({"the": 1}, "key that is not a token id"),
+        ({"4294967296": 1}, "key that is not a token id"),
+        ({"1": "2"}, "logit_bias of 1 is a string"),
+        ({"1": True}, "logit_bias of 1 is true or false"),
+    ],
+)
+def test_what_is_no_logit_bias_is_named(bias: Any, said: str) -> None:
+    with pytest.raises(InvalidRequest, match=said) as caught:
+        parse_chat(chat(logit_bias=bias))
+    assert caught.value.param == "logit_bias"
+
+
 @pytest.mark.parametrize(
     "unsupported",
     [
@@ -96,7 +118,6 @@ def test_what_asks_for_nothing_is_tolerated(tolerated: dict[str, Any]) -> None:
         {"tool_choice": "required"},
         {"functions": [{}]},
         {"response_format": {"type": "json_object"}},
-        {"logit_bias": {"1": 2}},
         {"modalities": ["audio"]},
         {"audio": {}},
         {"best_of": 2},

@@ -145,6 +145,7 @@ def test_a_score_has_a_limit_if_its_size_is_known() -> None:
     [
         ("", "holds no task"),
         ("\n{\n", "line 2: Invalid JSON"),
+        (f'{{"id": "{"a" * 129}", "prompt": "p"}}', "line 1: id: String should have at most 128"),
         ('{"id": "a"}', "line 1: prompt: Field required"),
         ('{"id": "a", "prompt": "p", "promt": 1}', "line 1: promt: Extra inputs"),
         ('{"id": "a", "prompt": "p"}\n{"id": "a", "prompt": "q"}', "line 2: id 'a' is used twice"),

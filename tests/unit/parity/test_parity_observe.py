@@ -103,6 +103,20 @@ async def test_an_engine_that_fails_ends_the_comparison() -> None:
         await observe(fail, TASKS, Ask(0, 4, 2), silent)
 
 
+async def test_tasks_of_long_names_that_end_alike_are_told_apart() -> None:
+    """Ids of requests that run at the same time must differ."""
+    names = [start + "x" * 127 for start in "ab"]
+    tasks = [Prepared(Task(id=name, prompt="p", max_tokens=1), (1, 2), ()) for name in names]
+    asked: list[str] = []
+
+    async def note(request: GenerationRequest) -> AsyncGenerator[Chunk, None]:
+        asked.append(request.request_id)
+        yield Chunk(request.request_id, (1,), finish=finish(FinishReason.LENGTH))
+
+    await observe(note, tasks, Ask(0, 2, 2), silent)
+    assert len(set(asked)) == 2
+
+
 async def test_a_sampler_at_another_temperature_is_found() -> None:
     deployment = load_deployment(LOCAL)
     model = deployment.model("scribe")

@@ -50,6 +50,7 @@ def asked(**features: Any) -> Case:
         ({"prompt_tokens": 700, "max_tokens": 400, "generated": 100}, None, ""),
         ({"penalized": True}, Verdict.NOT_CAPABLE, "cannot do penalties"),
         ({"logprobs": True}, Verdict.NOT_CAPABLE, "cannot do logprobs"),
+        ({"biased": True}, Verdict.NOT_CAPABLE, "cannot do logit_bias"),
         ({"penalized": True, "seeded": True}, Verdict.NOT_CAPABLE, "cannot do penalties or a seed"),
     ],
 )  # fmt: skip

@@ -63,3 +63,10 @@ def test_a_logprob_keeps_its_alternatives_in_order() -> None:
     message = messages.logprob_to_proto(logprob, token_id=7)
     assert message.token_id == 7
     assert messages.logprob_from_proto(message) == logprob
+
+
+def test_a_logit_bias_round_trips_and_no_other_number_fits() -> None:
+    sampling = Sampling(logit_bias=((3, -1.5), (9, 100.0)))
+    assert messages.sampling_from_proto(messages.sampling_to_proto(sampling)) == sampling
+    with pytest.raises(InvalidRequest):
+        messages.sampling_to_proto(Sampling(logit_bias=((2**31, 1.0),)))

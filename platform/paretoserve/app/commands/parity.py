@@ -10,6 +10,7 @@ from pathlib import Path
 
 from paretoserve import __version__
 from paretoserve.app.config import ConfigError, load_deployment, read_document
+from paretoserve.app.option_types import several
 from paretoserve.app.parity import report
 from paretoserve.app.parity.digest import text_digest
 from paretoserve.app.parity.gate import compared
@@ -40,8 +41,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--reference", metavar="NAME", help="default: the reference that models.yaml names")
     add("--tasks", type=Path, required=True, metavar="FILE", help="JSON lines; see docs/parity.md")
     add("--scores", type=Path, metavar="FILE", help="YAML with task scores of an evaluation")
-    add("--samples", type=_several, default=200, metavar="N", help="of each prompt; default: 200")
-    add("--sample-tokens", type=_several, default=4, metavar="N", help="of each sample; default: 4")
+    add("--samples", type=several, default=200, metavar="N", help="of each prompt; default: 200")
+    add("--sample-tokens", type=several, default=4, metavar="N", help="of each sample; default: 4")
     add(
         "--executor",
         action="append",
@@ -74,6 +75,8 @@ def run(options: argparse.Namespace) -> int:
     prepared = prepare(tasks, tokenizer)
     sides = [compared(side, model) for side in (reference, profile)]
     addresses = dict(_address(given, deployment) for given in options.executor)
+    if unused := addresses.keys() - {profile.name, reference.name}:
+        raise ConfigError(f"--executor: {', '.join(sorted(unused))} is not one of the two compared")
     said, devices = asyncio.run(_ask(options, (reference, profile), prepared, addresses))
     _tell("comparing")
     figures = compare(
@@ -188,9 +191,3 @@ def _progress(name: str) -> Progress:
 
 def _tell(line: str) -> None:
     print(f"==> {line}", file=sys.stderr, flush=True)
-
-
-def _several(text: str) -> int:
-    if not text.isdecimal() or int(text) < 2:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 2 or more")
-    return int(text)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
+import secrets
 from pathlib import Path
 
 import yaml
 
 from paretoserve.app.config import ConfigError, load_deployment
+from paretoserve.app.option_types import count, not_negative, several
 from paretoserve.app.profiling.curve import latency_curve
 from paretoserve.app.profiling.links import linked
 from paretoserve.app.profiling.measure import RandomPrompts
@@ -17,6 +18,8 @@ from paretoserve.app.profiling.results import Place, ProfilePoint, ProfileResult
 from paretoserve.app.profiling.sweep import ProfileSweep, measure_points
 from paretoserve.domain.model import Model
 from paretoserve.domain.profile import Profile
+from paretoserve.executor.control_client import ask_who
+from paretoserve.executor.model_files import read_vocabulary
 
 FEW_TOKENS = 256
 """A vocabulary that every model has, for one whose config says nothing of its own."""
@@ -28,11 +31,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--executor", required=True, metavar="HOST:PORT", help="a running executor")
     parser.add_argument("--batches", type=_numbers, default=[1, 2, 4, 8, 16, 32], metavar="N,...")
     parser.add_argument("--prompts", type=_numbers, default=[64, 512], metavar="TOKENS,...")
-    parser.add_argument("--outputs", type=_numbers, default=[64], metavar="TOKENS,...")
-    parser.add_argument("--repeats", type=int, default=2, help="of each point at least [2]")
-    parser.add_argument("--seconds", type=float, default=1.0, help="for each point at least [1]")
+    parser.add_argument("--outputs", type=_outputs, default=[64], metavar="TOKENS,...")
+    parser.add_argument("--repeats", type=count, default=2, help="of each point at least [2]")
+    parser.add_argument(
+        "--seconds", type=not_negative, default=1.0, help="for each point at least [1]"
+    )
     parser.add_argument("--hardware", default="", help="what it runs on, for the records")
-    parser.add_argument("--seed", type=int, default=1, help="of the prompts [1]")
+    parser.add_argument(
+        "--seed",
+        type=int,
+        help="of the prompts; default: another each time, as an executor may keep prefixes that it has seen",
+    )
     parser.add_argument(
         "--out",
         type=Path,
@@ -59,13 +68,20 @@ def run(options: argparse.Namespace) -> int:
         print(f"left out, beyond the profile's limits: {_name(place)}")
     missing = [place for place in places if not results.has(place)]
     print(f"{len(missing)} points to measure, {len(places) - len(missing)} known already")
-    prompts = RandomPrompts(_vocabulary(model), options.seed + len(results.points))
     if missing:
+        seed = secrets.randbits(32) if options.seed is None else options.seed + len(results.points)
+        print(f"prompts of seed {seed}")
+        prompts = RandomPrompts(read_vocabulary(Path(model.path)).size or FEW_TOKENS, seed)
         asyncio.run(_measure(profile, results, missing, prompts, options))
+    if not results.points:
+        raise ConfigError("nothing was measured: no point of the sweep is within the limits")
     curve = latency_curve(results, profile.curve.chunk_tokens)
     path = options.out.with_suffix(".curve.yaml")
     block = {"curve": curve.model_dump(mode="json")}
-    path.write_text(yaml.safe_dump(block, sort_keys=False, width=100), encoding="utf-8")
+    try:
+        path.write_text(yaml.safe_dump(block, sort_keys=False, width=100), encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be written: {error.strerror}") from None
     print(f"{options.out} holds {len(results.points)} points, {path} the profile's curve")
     return 0
 
@@ -77,6 +93,7 @@ async def _measure(
     prompts: RandomPrompts,
     options: argparse.Namespace,
 ) -> None:
+    await ask_who(options.executor, profile.name)  # another profile's figures would look like its
     try:
         async with linked({profile.name: options.executor}) as links:
             points = measure_points(
@@ -114,10 +131,12 @@ def _results(profile: Profile, model: Model, options: argparse.Namespace) -> Pro
         engine_args=profile.engine_args,
     )
     if not options.out.exists():
-        options.out.parent.mkdir(parents=True, exist_ok=True)
+        _prove_writable(fresh, options.out)
         return fresh
     kept = ProfileResults.load(options.out)
-    for what in ("profile", "engine", "model", "gpus", "engine_args"):
+    if not options.hardware:
+        fresh.hardware = kept.hardware
+    for what in ("profile", "engine", "model", "hardware", "gpus", "engine_args"):
         was, now = getattr(kept, what), getattr(fresh, what)
         if was != now:
             raise ConfigError(
@@ -125,14 +144,6 @@ def _results(profile: Profile, model: Model, options: argparse.Namespace) -> Pro
                 "name another --out"
             )
     return kept
-
-
-def _vocabulary(model: Model) -> int:
-    path = Path(model.path) / "config.json"
-    try:
-        return int(json.loads(path.read_text(encoding="utf-8")).get("vocab_size", FEW_TOKENS))
-    except (OSError, ValueError):
-        return FEW_TOKENS
 
 
 def _figures(results: ProfileResults, point: ProfilePoint) -> str:
@@ -149,8 +160,19 @@ def _name(place: Place) -> str:
     return f"batch {batch}, {prompt} prompt and {output} output tokens"
 
 
+def _prove_writable(results: ProfileResults, out: Path) -> None:
+    """Before anything is measured: a sweep takes long."""
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        results.save(out)
+    except OSError as error:
+        raise ConfigError(f"--out {out}: cannot be written: {error.strerror}") from None
+
+
 def _numbers(text: str) -> list[int]:
-    numbers = sorted({int(number) for number in text.split(",")})
-    if numbers[0] < 1:
-        raise argparse.ArgumentTypeError(f"{text}: whole numbers from 1, with commas")
-    return numbers
+    return sorted({count(number.strip()) for number in text.split(",")})
+
+
+def _outputs(text: str) -> list[int]:
+    """Of one token there is no pace."""
+    return sorted({several(number.strip()) for number in text.split(",")})

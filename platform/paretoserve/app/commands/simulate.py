@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ from rich.console import Console
 
 from paretoserve.app import simulation
 from paretoserve.app.config import ConfigError
+from paretoserve.app.option_types import count, not_negative, positive
 from paretoserve.app.simulated_faults import FAULT, read_faults, read_slowdown
 from paretoserve.sim import report, report_html, report_text
 from paretoserve.sim.bench import Bench
@@ -76,17 +76,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--compress",
-        type=_positive,
+        type=positive,
         metavar="FACTOR",
         help="play the trace so many times faster; default: the workload's",
     )
     add(
         "--duration",
-        type=_positive,
+        type=positive,
         metavar="SECONDS",
         help="simulated seconds of each run; default: the workload's",
     )
-    add("--seeds", type=_count, default=1, metavar="N", help="runs of each load; default: 1")
+    add("--seeds", type=count, default=1, metavar="N", help="runs of each load; default: 1")
     add(
         "--baseline",
         action="append",
@@ -96,12 +96,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--telemetry-s",
-        type=_not_negative,
+        type=not_negative,
         default=0.0,
         metavar="SECONDS",
         help="how often routers hear from replicas; 0: they always know; default: 0",
     )
-    add("--routers", type=_count, default=1, metavar="N", help="default: 1")
+    add("--routers", type=count, default=1, metavar="N", help="default: 1")
     add(
         "--search",
         action="store_true",
@@ -132,14 +132,14 @@ def _add_faults(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--startup-s",
-        type=_not_negative,
+        type=not_negative,
         default=STARTUP_S,
         metavar="SECONDS",
         help="from 'back' to serving; default: %(default)g",
     )
     add(
         "--detection-s",
-        type=_not_negative,
+        type=not_negative,
         default=DETECTION_S,
         metavar="SECONDS",
         help="from a loss until routers notice; default: %(default)g",
@@ -298,28 +298,3 @@ def _write(results: Json, folder: Path) -> None:
 def _progress(text: str) -> None:
     sys.stderr.write(text)
     sys.stderr.flush()
-
-
-def _positive(text: str) -> float:
-    return _number(text, least=0.0, inclusive=False)
-
-
-def _not_negative(text: str) -> float:
-    return _number(text, least=0.0, inclusive=True)
-
-
-def _number(text: str, *, least: float, inclusive: bool) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value) or value < least or (value == least and not inclusive):
-        bound = "0 or more" if inclusive else "above 0"
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number {bound}")
-    return value
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 1 or more")
-    return int(text)

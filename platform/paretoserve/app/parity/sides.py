@@ -11,13 +11,12 @@ from pathlib import Path
 from paretoserve.domain.errors import EngineError, Unavailable
 from paretoserve.domain.profile import Profile
 from paretoserve.domain.replica import Health, ReplicaState
-from paretoserve.executor.control_client import ControlClient
+from paretoserve.executor.control_client import ask_who
 from paretoserve.executor.link import ExecutorLink
 from paretoserve.executor.supervisor import Backoff, ExecutorSupervisor, executor_command
 from paretoserve.parity.observe import Generate
 
 CONNECT_WITHIN_S = 30.0
-ANSWER_WITHIN_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +36,7 @@ async def serving(folder: Path, profile: Profile, address: str | None) -> AsyncI
     """
     async with contextlib.AsyncExitStack() as stack:
         at = address or await _started(folder, profile, stack)
-        device = await _device(at, profile)
+        device = (await ask_who(at, profile.name)).device
         yield Side((await _linked(at, profile, stack)).generate, device)
 
 
@@ -51,20 +50,6 @@ async def _started(folder: Path, profile: Profile, stack: contextlib.AsyncExitSt
     except EngineError as error:
         raise EngineError(f"profile {profile.name} does not start: {error.message}") from error
     return supervisor.address
-
-
-async def _device(address: str, profile: Profile) -> str:
-    control = ControlClient(address)
-    try:
-        health = await control.health(ANSWER_WITHIN_S)
-        load = await control.load(ANSWER_WITHIN_S)
-    finally:
-        await control.close()
-    if health is None or load is None:
-        raise Unavailable(f"no executor answers at {address} for profile {profile.name}")
-    if load.profile != profile.name:
-        raise Unavailable(f"the executor at {address} runs {load.profile}, not {profile.name}")
-    return health.device
 
 
 async def _linked(address: str, profile: Profile, stack: contextlib.AsyncExitStack) -> ExecutorLink:

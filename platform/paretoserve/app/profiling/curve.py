@@ -59,7 +59,7 @@ def kv_ms_per_1k_tokens(points: list[ProfilePoint]) -> float:
     for batch in {point.batch for point in points}:
         own = sorted((p for p in points if p.batch == batch), key=lambda p: p.kv_tokens)
         held = own[-1].kv_tokens - own[0].kv_tokens
-        if own[-1].prompt_tokens > own[0].prompt_tokens:
+        if held > 0 and own[-1].prompt_tokens > own[0].prompt_tokens:
             slopes.append(1000 * (_tpot_ms(own[-1]) - _tpot_ms(own[0])) / held)
     return max(0.0, median(slopes)) if slopes else 0.0
 

@@ -51,21 +51,24 @@ class BreakEven:
 
 
 def operating_points(all_results: Sequence[ProfileResults]) -> list[Operating]:
-    """Each profile's points at its shortest prompts, with those of all profiles that beat them.
+    """Each profile's points at the shortest prompts that all have been measured at, with those of
+    all profiles that beat them.
 
-    Points of other prompt or output lengths than the first profile's are left out: they compare
-    with nothing.
+    Only points of the same prompt and output lengths compare. Where there is none that all have,
+    the first profile's shortest are taken, and the profiles without them are left out.
     """
-    if not all_results:
+    measured = [results for results in all_results if results.points]
+    if not measured:
         return []
+    shared = set.intersection(*({_lengths(point) for point in r.points} for r in measured))
+    of_first = [p for p in measured[0].points if _lengths(p) in shared] or measured[0].points
+    lengths = _lengths(shortest(of_first)[0])
     of = [
         Operating(results, point)
-        for results in all_results
-        if results.points
-        for point in shortest(results.points)
+        for results in measured
+        for point in sorted(results.points, key=lambda point: point.batch)
+        if _lengths(point) == lengths
     ]
-    lengths = {(o.point.prompt_tokens, o.point.output_tokens) for o in of[:1]}
-    of = [o for o in of if (o.point.prompt_tokens, o.point.output_tokens) in lengths]
     return [
         Operating(o.results, o.point, tuple(other for other in of if other.beats(o))) for o in of
     ]
@@ -89,6 +92,10 @@ def break_evens(all_results: Sequence[ProfileResults]) -> list[BreakEven]:
                     BreakEven(plain.profile, speculative.profile, acceptance, batch, measured)
                 )
     return found
+
+
+def _lengths(point: ProfilePoint) -> tuple[int, int]:
+    return point.prompt_tokens, point.output_tokens
 
 
 def _speculates(results: ProfileResults) -> bool:

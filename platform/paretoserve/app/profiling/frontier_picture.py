@@ -18,7 +18,8 @@ DASHES = ("--", ":", "-.")
 def draw(points: Sequence[Operating], path: Path) -> None:
     """Write a picture in the format that the path's suffix names.
 
-    Raises EngineError when matplotlib, the `demo` extra, is not installed.
+    Raises EngineError when matplotlib, the `demo` extra, is not installed, and for a path that
+    cannot be written or a format that it does not know.
     """
     try:
         import matplotlib as mpl  # noqa: PLC0415 (only this and the demo's picture need it)
@@ -48,8 +49,12 @@ def draw(points: Sequence[Operating], path: Path) -> None:
         bbox_to_anchor=(0.5, -0.1),
         ncols=3,
     )
-    figure.savefig(path, dpi=150)
-    plt.close(figure)
+    try:
+        figure.savefig(path, dpi=150)
+    except (OSError, ValueError) as error:
+        raise EngineError(f"{path}: cannot be written: {error}") from error
+    finally:
+        plt.close(figure)
 
 
 def limits(points: Sequence[Operating]) -> dict[str, list[tuple[float, float]]]:

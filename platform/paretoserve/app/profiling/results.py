@@ -37,9 +37,11 @@ class Quantiles:
 class ProfilePoint:
     """One profile at one batch and length.
 
-    `batch` streams began at once and `running` of them decoded at a time; `seconds` and `tokens`
-    are of the time while they did, in the run of median speed. `ttft_ms` is of a batch that arrives at once, so it grows with it;
-    `tpot_ms` is per stream, over its whole life. `kv_tokens` is the mean that all held together.
+    `batch` streams began at once and `running` of them decoded at a time. `seconds` and `tokens` are
+    of the time while they did, in the run of median speed, and `acceptance_length` and `kv_tokens`,
+    the mean that those running held together, are that run's. `ttft_ms` and `tpot_ms` are of the
+    streams of all runs: the first of a batch that arrives at once, so it grows with it, the second
+    over a stream's whole life.
     """
 
     batch: int
@@ -141,14 +143,18 @@ class ProfileResults:
 
 
 def point_of(runs: Sequence[Run], place: Place, running: int) -> ProfilePoint:
-    """The figures of one point from its repeated runs.
+    """The figures of one point from its repeated runs: those of the run of median speed, of an even
+    number the slower of the two.
 
     Raises EngineError when `running` streams never decoded together.
     """
-    windows = [found for run in runs if (found := window(run, running))]
-    if not windows:
-        raise EngineError(f"batch {place[0]}: {running} streams never decoded together")
-    typical = sorted(windows, key=lambda w: w.tokens / w.seconds)[len(windows) // 2]
+    full = [(found, run) for run in runs if (found := window(run, running))]
+    if not full:
+        raise EngineError(
+            f"batch {place[0]}: {running} streams never decoded together; measure longer outputs"
+        )
+    full.sort(key=lambda pair: pair[0].tokens / pair[0].seconds)
+    typical, its_run = full[(len(full) - 1) // 2]
     streams = [stream for run in runs for stream in run.streams]
     return ProfilePoint(
         *place,
@@ -159,8 +165,8 @@ def point_of(runs: Sequence[Run], place: Place, running: int) -> ProfilePoint:
             [1e3 * (s.deliveries[0][0] - r.began) for r in runs for s in r.streams]
         ),
         tpot_ms=Quantiles.of([_tpot_ms(stream.deliveries) for stream in streams]),
-        acceptance_length=acceptance_length(runs),
-        kv_tokens=kv_tokens(runs),
+        acceptance_length=acceptance_length([its_run]),
+        kv_tokens=kv_tokens([its_run]) * running / len(its_run.streams),
     )
 
 

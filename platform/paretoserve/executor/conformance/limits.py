@@ -20,12 +20,17 @@ ABORT_WITHIN_STEPS = 8
 
 
 async def bad_requests_are_not_queued(subject: Subject) -> None:
-    """A duplicate id and a request beyond the context raise; what runs is not disturbed."""
+    """A duplicate id, a request beyond the context and one that nobody could compute raise; what
+    runs is not disturbed.
+    """
     async with running(subject) as probe:
         record = probe.submit(probe.request(32))
         too_long = probe.request(subject.profile.limits.context_tokens + 1)
         _refuses(probe, replace(record.request), InvalidRequest)
         _refuses(probe, too_long, ContextTooLong)
+        for prompt in ((), (-1,), (probe.info.vocab_size,)):
+            _refuses(probe, replace(probe.request(), prompt_token_ids=prompt), InvalidRequest)
+        _refuses(probe, probe.request(temperature=-1.0), InvalidRequest)
         stats = probe.engine.stats()
         require(stats.running + stats.waiting <= 1, f"a refused request is in the engine: {stats}")
         await probe.end(record)

@@ -32,6 +32,8 @@ class TrtllmService(rpc.TrtllmServiceServicer):  # type: ignore[misc]  # the pac
         self._host = host
         self._on_submit = on_submit
         self._running: set[str] = set()
+        self._unwanted: set[str] = set()
+        """Of those that run: their callers have asked to end them."""
 
     async def Generate(self, request: Any, context: Context) -> None:  # noqa: N802
         try:
@@ -44,17 +46,21 @@ class TrtllmService(rpc.TrtllmServiceServicer):  # type: ignore[misc]  # the pac
             while finish is None:
                 chunk = await chunks.next()
                 finish = chunk.finish
-                if finish is not None and (failure := self._failure(finish)) is not None:
+                failure = self._failure(asked.request_id, finish)
+                if failure is not None:
                     await _abort(context, failure)
                 for reply in replies.to(chunk):
                     await context.write(reply)
         finally:
+            self._unwanted.discard(asked.request_id)
             self._host.abort(asked.request_id)
 
     async def Abort(self, request: Any, context: Context) -> Any:  # noqa: N802
         del context
         request_id = request.request_id
         known = request_id in self._running
+        if known:
+            self._unwanted.add(request_id)
         self._host.abort(request_id)
         word = "aborted" if known else "not found"
         return pb.AbortResponse(success=known, message=f"Request {request_id} {word}")
@@ -125,11 +131,13 @@ class TrtllmService(rpc.TrtllmServiceServicer):  # type: ignore[misc]  # the pac
         on_end = self._on_submit(request, "")
         return chunks
 
-    def _failure(self, finish: Finish) -> ParetoserveError | None:
+    def _failure(self, request_id: str, finish: Finish | None) -> ParetoserveError | None:
         """What a finish means that is no end of the output, nor the caller's own abort."""
+        if finish is None:
+            return None
         if finish.reason is FinishReason.ERROR:
             return EngineError(finish.message or "the engine failed on this request")
-        if finish.reason is FinishReason.ABORTED and self._host.aborted_as:
+        if finish.reason is FinishReason.ABORTED and request_id not in self._unwanted:
             return Evicted(finish.message or "the executor stopped this request")
         return None
 

@@ -21,7 +21,7 @@ def capable(case: Case, profile: Profile) -> Rejection | None:
             Verdict.CONTEXT_TOO_SMALL,
             f"needs {needed} tokens of context, holds {profile.limits.context_tokens}",
         )
-    if not (request.penalized or request.logprobs or request.seeded):
+    if not (request.penalized or request.logprobs or request.seeded or request.biased):
         return None
     can = profile.capabilities
     wants = (
@@ -33,6 +33,7 @@ def capable(case: Case, profile: Profile) -> Rejection | None:
         ),
         ("logprobs", request.logprobs, can.logprobs),
         ("a seed", request.seeded, can.seed),
+        ("logit_bias", request.biased, can.logit_bias),
     )
     missing = [name for name, wanted, able in wants if wanted and not able]
     if missing:

@@ -12,7 +12,7 @@ import heapq
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from paretoserve.domain.errors import ContextTooLong, InvalidRequest, QueueFull
+from paretoserve.domain.errors import InvalidRequest
 from paretoserve.domain.profile import Profile
 from paretoserve.executor.contract import (
     Chunk,
@@ -23,6 +23,7 @@ from paretoserve.executor.contract import (
 from paretoserve.executor.engines.emulator.arguments import EmulatorArgs
 from paretoserve.executor.engines.emulator.prefixes import PromptPrefixes
 from paretoserve.executor.engines.emulator.sequence import Sequence
+from paretoserve.executor.intake import Intake
 from paretoserve.latency.curve import tpot_ms
 
 _MEMORY = 0.99
@@ -44,11 +45,15 @@ class Batch:
 
     def __init__(self, profile: Profile, args: EmulatorArgs, vocab_size: int) -> None:
         self._limits = profile.limits
-        self._capabilities = profile.capabilities
         self._curve = profile.curve
         self._args = args
         self._vocab_size = vocab_size
         self.kv_total = args.kv_tokens or self._limits.max_batch * self._limits.context_tokens
+        self._intake = Intake.of(
+            profile,
+            vocab_size=vocab_size,
+            context_tokens=min(self._limits.context_tokens, self.kv_total),
+        )
         self._prefixes = PromptPrefixes(self.kv_total if args.prefix_cache else 0)
         self._known: dict[str, Sequence] = {}
         self._queue: list[tuple[int, int, Sequence]] = []
@@ -69,11 +74,9 @@ class Batch:
 
     def add(self, request: GenerationRequest, deliver: Deliver, now: float) -> None:
         """Queue a request. Raises InvalidRequest, ContextTooLong, QueueFull."""
-        if request.request_id in self._known:
-            raise InvalidRequest(f"request id {request.request_id!r} is in flight already")
-        self._check(request)
-        if len(self._known) >= self._limits.max_batch + self._limits.max_queue:
-            raise QueueFull(f"{self._waiting} requests wait already, {len(self._known)} in all")
+        if request.sampling.logprobs is not None:
+            raise InvalidRequest("the emulator has no probabilities to report", param="logprobs")
+        self._intake.check(request, self._known)
         sequence = Sequence(
             request,
             deliver,
@@ -138,19 +141,6 @@ class Batch:
             cached_tokens_total=totals.cached_tokens,
             generated_tokens_total=totals.generated_tokens,
         )
-
-    def _check(self, request: GenerationRequest) -> None:
-        sampling, capabilities = request.sampling, self._capabilities
-        if sampling.logprobs is not None:
-            raise InvalidRequest("the emulator has no probabilities to report", param="logprobs")
-        if sampling.penalized and not capabilities.penalties:
-            raise InvalidRequest("this profile cannot apply penalties", param="presence_penalty")
-        needed = len(request.prompt_token_ids) + sampling.max_tokens
-        most = min(self._limits.context_tokens, self.kv_total)
-        if needed > most:
-            raise ContextTooLong(
-                f"prompt and max_tokens need {needed} tokens; {most} fit", param="max_tokens"
-            )
 
     def _admit(self, now: float) -> None:
         """Strictly by priority, then arrival; nobody overtakes one that does not fit yet."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +22,7 @@ from paretoserve.executor.contract import (
 from paretoserve.executor.engines.emulator.arguments import EmulatorArgs
 from paretoserve.executor.engines.emulator.batch import Batch
 from paretoserve.executor.engines.emulator.sequence import Sequence
+from paretoserve.executor.model_files import read_vocabulary
 
 MAX_DEBT_S = 0.25
 """An emulator that fell behind by more forgets the rest: it is then slower than its curve."""
@@ -53,7 +53,7 @@ class EmulatorEngine:
         """See Engine."""
         if self._stopped:
             raise EngineError("the engine was stopped; it cannot be started again")
-        self._vocab_size = _vocab_size(self._model) or self._args.vocab_size
+        self._vocab_size = read_vocabulary(Path(self._model.path)).size or self._args.vocab_size
         self._batch = Batch(self._profile, self._args, self._vocab_size)
         self._player = asyncio.create_task(self._play())
         self._player.add_done_callback(self._end_all)
@@ -132,14 +132,3 @@ def _arguments(profile: Profile) -> EmulatorArgs:
         raise EngineError(
             f"profile {profile.name}: engine_args.{field}: {problem['msg']}; known are {known}"
         ) from error
-
-
-def _vocab_size(model: Model) -> int | None:
-    """From the model's config.json, where there is one, so that a tokenizer knows every id."""
-    path = Path(model.path) / "config.json"
-    try:
-        return int(json.loads(path.read_text(encoding="utf-8"))["vocab_size"])
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise EngineError(f"{path}: has no readable vocab_size: {error}") from error

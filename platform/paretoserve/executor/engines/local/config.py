@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from paretoserve.domain.errors import EngineError
-from paretoserve.executor.engines.model_files import read_json
+from paretoserve.executor.model_files import read_eos_ids, read_json
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ def read_model_config(folder: Path) -> ModelConfig:
         rope_theta=float(_rope(raw).get("rope_theta", raw.get("rope_theta", 10000.0))),
         max_positions=_integer(path, raw, "max_position_embeddings"),
         tied=bool(raw.get("tie_word_embeddings", False)),
-        eos_ids=_eos_ids(folder, raw),
+        eos_ids=frozenset(read_eos_ids(folder, raw)),
     )
 
 
@@ -73,13 +73,6 @@ def read_aux_layers(folder: Path, layers: int) -> tuple[int, ...]:
             f"from 0 to {layers - 1}"
         )
     return tuple(aux)
-
-
-def _eos_ids(folder: Path, raw: dict[str, Any]) -> frozenset[int]:
-    generation = folder / "generation_config.json"
-    declared = read_json(generation).get("eos_token_id") if generation.exists() else None
-    ids = raw.get("eos_token_id") if declared is None else declared
-    return frozenset(ids if isinstance(ids, list) else [] if ids is None else [ids])
 
 
 def _rope(raw: dict[str, Any]) -> dict[str, Any]:

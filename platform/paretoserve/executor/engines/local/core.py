@@ -109,7 +109,7 @@ class Core:
         self._abort(list(self._sequences), message, emit)
 
     def fail_all(self, message: str, emit: Emit) -> None:
-        """End every request as ERROR. Relies on nothing that a failed step may have broken."""
+        """End every request as ABORTED, relying on nothing that a failed step may have broken."""
         sequences, now = list(self._sequences.values()), time.monotonic()
         self._sequences.clear()
         emit(
@@ -118,7 +118,7 @@ class Core:
                     s.deliver,
                     Chunk(
                         s.request.request_id,
-                        finish=_finish(s, FinishReason.ERROR, now, message=message),
+                        finish=_finish(s, FinishReason.ABORTED, now, message=message),
                     ),
                 )
                 for s in sequences
@@ -182,7 +182,7 @@ class Core:
     def _welcome(self, sequence: Sequence) -> None:
         self.runner.seat(sequence)
         sampling = sequence.request.sampling
-        if sampling.penalized:
+        if sampling.penalized or sampling.logit_bias:
             prompt = sequence.request.original_prompt
             penalties = Penalties(sampling, prompt, self.config.vocab, self.runner.device)
             for token in sequence.request.replayed_token_ids:

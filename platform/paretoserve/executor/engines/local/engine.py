@@ -14,13 +14,7 @@ from dataclasses import replace
 
 import torch
 
-from paretoserve.domain.errors import (
-    ContextTooLong,
-    EngineError,
-    InvalidRequest,
-    QueueFull,
-    Unavailable,
-)
+from paretoserve.domain.errors import EngineError, Unavailable
 from paretoserve.domain.model import Model
 from paretoserve.domain.profile import Profile
 from paretoserve.executor.contract import (
@@ -32,10 +26,13 @@ from paretoserve.executor.contract import (
 )
 from paretoserve.executor.engines.local.core import Core, Emit, Output
 from paretoserve.executor.engines.local.options import read_options
+from paretoserve.executor.intake import Intake
+from paretoserve.executor.threads import in_thread
 
 log = logging.getLogger(__name__)
 
 Command = Callable[[Core], None]
+STOP_PATIENCE_S = 30.0
 
 
 class LocalEngine:
@@ -60,10 +57,8 @@ class LocalEngine:
         self._commands: queue.SimpleQueue[Command | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._info: EngineInfo | None = None
         self._stats = EngineStats()
-        self._vocab = self._context = 0
-        self._has_text = False
+        self._intake: Intake | None = None
         self._unavailable = "the engine is not started"
 
     async def start(self) -> EngineInfo:
@@ -80,12 +75,9 @@ class LocalEngine:
 
     def generate(self, request: GenerationRequest, deliver: Deliver) -> None:
         """Check the request and pass it to the worker."""
-        if self._unavailable:
+        if self._unavailable or self._intake is None:
             raise Unavailable(self._unavailable)
-        self._check(request)
-        limits = self._profile.limits
-        if len(self._in_flight) >= limits.max_batch + limits.max_queue:
-            raise QueueFull(f"{limits.max_queue} requests are waiting already")
+        self._intake.check(request, self._in_flight)
         self._in_flight.add(request.request_id)
         arrived = time.monotonic()
         self._commands.put(lambda core: core.add(request, deliver, arrived))
@@ -102,31 +94,16 @@ class LocalEngine:
         return replace(stats, waiting=stats.waiting + max(0, unseen))
 
     async def stop(self) -> None:
-        """Let the worker end every request and leave; waits for it."""
+        """Let the worker end every request and leave; waits for it, but not for one that is stuck."""
         self._unavailable = self._unavailable or "the engine is stopped"
-        if self._thread is not None:
-            self._commands.put(None)
-            await asyncio.to_thread(self._thread.join)
-
-    def _check(self, request: GenerationRequest) -> None:
-        request.sampling.validate()
-        prompt, sampling = request.prompt_token_ids, request.sampling
-        if request.request_id in self._in_flight:
-            raise InvalidRequest(f"request id {request.request_id!r} is in flight already")
-        if not prompt:
-            raise InvalidRequest("the prompt is empty", param="prompt")
-        if min(prompt) < 0 or max(prompt) >= self._vocab:
-            raise InvalidRequest(
-                f"the prompt holds token ids outside the vocabulary of {self._vocab}",
-                param="prompt",
-            )
-        if sampling.stop and not self._has_text:
-            raise InvalidRequest("stop strings need a tokenizer; the model has none", param="stop")
-        if len(prompt) + sampling.max_tokens > self._context:
-            raise ContextTooLong(
-                f"{len(prompt)} prompt tokens and max_tokens {sampling.max_tokens} exceed the "
-                f"context of {self._context} tokens"
-            )
+        if self._thread is None:
+            return
+        self._commands.put(None)
+        try:
+            async with asyncio.timeout(STOP_PATIENCE_S):
+                await in_thread(self._thread.join, "engine-stop")
+        except TimeoutError:  # the daemon thread ends with the process
+            log.warning("the worker of profile %s does not leave its step", self._profile.name)
 
     def _work(self, ready: Future[EngineInfo]) -> None:
         """The worker thread's life: load, serve until told to leave, release everything."""
@@ -156,16 +133,20 @@ class LocalEngine:
             message = f"profile {self._profile.name} cannot run {self._model.path}: {what}"
             ready.set_exception(EngineError(message))
             return None
-        self._vocab, self._context = core.config.vocab, core.context
-        self._has_text = core.decode is not None
+        self._intake = Intake.of(
+            self._profile,
+            vocab_size=core.config.vocab,
+            context_tokens=core.context,
+            has_text=core.decode is not None,
+        )
         self._stats = core.stats()
         ready.set_result(
             EngineInfo(
                 engine="local",
                 model=self._model.name,
                 device=str(core.runner.device),
-                vocab_size=self._vocab,
-                context_tokens=self._context,
+                vocab_size=core.config.vocab,
+                context_tokens=core.context,
                 max_batch=self._profile.limits.max_batch,
                 kv_total_tokens=core.kv_total_tokens,
             )

@@ -1,4 +1,4 @@
-"""Penalties on tokens that a sequence already holds."""
+"""Penalties on tokens that a sequence already holds, and biases of its request."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ class Penalties:
 
     Presence and frequency penalties (OpenAI) look at generated tokens and are subtracted once, or
     once per occurrence. The repetition penalty (Keskar et al. 2019, "CTRL") also looks at the
-    prompt: it divides positive logits and multiplies negative ones.
+    prompt: it divides positive logits and multiplies negative ones. `logit_bias` is added to those
+    of its tokens.
     """
 
     def __init__(
@@ -27,6 +28,9 @@ class Penalties:
         self._counts = torch.zeros(vocab, device=device)
         self._seen = torch.zeros(vocab, dtype=torch.bool, device=device)
         self._seen[torch.tensor(prompt, device=device)] = True
+        self._bias = torch.zeros(vocab, device=device)
+        for token_id, bias in sampling.logit_bias:
+            self._bias[token_id] = bias
 
     def add(self, token_id: int) -> None:
         """Take note of a generated token."""
@@ -39,4 +43,4 @@ class Penalties:
         repeated = torch.where(logits > 0, logits / self._repetition, logits * self._repetition)
         logits = torch.where(self._seen, repeated, logits)
         logits = logits - sampling.frequency_penalty * self._counts
-        return logits - sampling.presence_penalty * (self._counts > 0)
+        return logits - sampling.presence_penalty * (self._counts > 0) + self._bias

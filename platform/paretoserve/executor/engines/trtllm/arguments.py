@@ -13,6 +13,9 @@ from paretoserve.executor.engines.trtllm import schema
 # The engine's load is read from its iteration statistics, acceptance from its request metrics.
 ADDED = {"enable_iter_perf_stats": True, "return_perf_metrics": True}
 
+DEFAULT_MAX_NUM_TOKENS = 8192
+"""TensorRT-LLM's own; without chunked prefill a prompt must fit into one step."""
+
 
 def read_arguments(profile: Profile, model: Model) -> dict[str, Any]:
     """What `LLM(**...)` is called with.
@@ -48,6 +51,8 @@ def _contradictions(profile: Profile, args: Mapping[str, Any]) -> Iterator[str]:
         yield f"its ranks take {gpus} GPUs, the profile says gpus: {profile.gpus:g}"
     yield from _sizes(profile, args)
     yield from _speculation(profile, args.get("speculative_config"))
+    if profile.capabilities.logit_bias:
+        yield "capabilities.logit_bias: must be absent; nothing here asks TensorRT-LLM for it"
     if profile.capabilities.penalties and profile.capabilities.resumed_penalties:
         yield (
             "TensorRT-LLM cannot count replayed output for penalties; say capabilities: "
@@ -67,6 +72,12 @@ def _sizes(profile: Profile, args: Mapping[str, Any]) -> Iterator[str]:
     longest = args.get("max_seq_len")
     if longest is not None and longest < limits.context_tokens:
         yield f"max_seq_len: is {longest}, limits.context_tokens promises {limits.context_tokens}"
+    step = args.get("max_num_tokens", DEFAULT_MAX_NUM_TOKENS)
+    if step is not None and step < limits.context_tokens and not args.get("enable_chunked_prefill"):
+        yield (
+            f"max_num_tokens: a prompt longer than {step} is refused, limits.context_tokens promises "
+            f"{limits.context_tokens}; set enable_chunked_prefill"
+        )
     graphs = args.get("cuda_graph_config") or {}
     sizes, largest = graphs.get("batch_sizes"), graphs.get("max_batch_size", 0)
     if sizes and largest not in {0, max(sizes)}:

@@ -10,11 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from paretoserve.domain.errors import (
-    ContextTooLong,
     EngineError,
     InvalidRequest,
     ParetoserveError,
-    QueueFull,
     Unavailable,
 )
 from paretoserve.domain.model import Model
@@ -31,10 +29,11 @@ from paretoserve.executor.engines.trtllm.arguments import read_arguments
 from paretoserve.executor.engines.trtllm.load import IterationLoad
 from paretoserve.executor.engines.trtllm.outbox import Outbox
 from paretoserve.executor.engines.trtllm.progress import Progress
-from paretoserve.executor.engines.trtllm.sampling import check_sampling, sampling_arguments
+from paretoserve.executor.engines.trtllm.sampling import sampling_arguments
 from paretoserve.executor.engines.trtllm.severity import SevereBudget, Severity, classify
-from paretoserve.executor.engines.trtllm.threads import in_thread
-from paretoserve.executor.engines.trtllm.vocabulary import Vocabulary, read_vocabulary
+from paretoserve.executor.intake import Intake
+from paretoserve.executor.model_files import Vocabulary, read_vocabulary
+from paretoserve.executor.threads import in_thread
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +58,7 @@ class TrtllmEngine:
         self._args = read_arguments(profile, model)
         self._context = min(profile.limits.context_tokens, model.context_tokens)
         self._vocabulary = Vocabulary(0, ())
+        self._intake: Intake | None = None
         self._api: Any = None
         self._llm: Any = None
         self._known: dict[str, Progress] = {}
@@ -77,7 +77,7 @@ class TrtllmEngine:
         """Load the weights on all ranks, capture graphs; minutes, in a thread of its own."""
         if self._stopping is not None:
             raise EngineError("the engine was stopped; it cannot be started again")
-        self._vocabulary = read_vocabulary(Path(self._model.path))
+        self._vocabulary = self._read_vocabulary()
         self._api = _tensorrt_llm()
         try:
             self._llm = await in_thread(lambda: self._api.LLM(**self._args), "trtllm-start")
@@ -88,6 +88,9 @@ class TrtllmEngine:
             message = f"profile {self._profile.name} cannot run {self._model.path}: {what}"
             raise EngineError(message) from error
         self._kv_total = int(capacity.get("maxNumTokens") or 0)
+        self._intake = Intake.of(
+            self._profile, vocab_size=self._vocabulary.size, context_tokens=self._context
+        )
         self._unavailable = ""
         self._begin(self._watch_health())
         self._begin(self._read_load())
@@ -103,9 +106,9 @@ class TrtllmEngine:
 
     def generate(self, request: GenerationRequest, deliver: Deliver) -> None:
         """See Engine."""
-        if self._unavailable:
+        if self._unavailable or self._intake is None:
             raise Unavailable(self._unavailable)
-        self._check(request)
+        self._intake.check(request, self._known)
         now = time.monotonic()
         try:
             output = self._llm.generate_async(
@@ -163,19 +166,11 @@ class TrtllmEngine:
             self._stopping = asyncio.create_task(self._shut_down())
         await asyncio.shield(self._stopping)
 
-    def _check(self, request: GenerationRequest) -> None:
-        limits = self._profile.limits
-        if request.request_id in self._known:
-            raise InvalidRequest(f"request id {request.request_id!r} is in flight already")
-        check_sampling(request, self._profile.capabilities)
-        needed = len(request.prompt_token_ids) + request.sampling.max_tokens
-        if needed > self._context:
-            raise ContextTooLong(
-                f"prompt and max_tokens need {needed} tokens; {self._context} fit",
-                param="max_tokens",
-            )
-        if len(self._known) >= limits.max_batch + limits.max_queue:
-            raise QueueFull(f"{len(self._known)} requests run or wait already")
+    def _read_vocabulary(self) -> Vocabulary:
+        found = read_vocabulary(Path(self._model.path))
+        if not found.size:
+            raise EngineError(f"{self._model.path}/config.json: missing, or tells no vocab_size")
+        return found
 
     def _refusal(self, error: Exception) -> ParetoserveError:
         """What an error of `generate_async` means to the caller."""
@@ -258,15 +253,19 @@ class TrtllmEngine:
             await asyncio.sleep(HEALTH_EVERY_S)
 
     async def _read_load(self) -> None:
-        """Iteration reports while anything runs; TensorRT-LLM has none before the first request."""
+        """Iteration reports while anything runs; TensorRT-LLM has none before the first request.
+
+        An engine whose reports cannot be had or read serves all the same: its health is asked for,
+        and its requests tell what breaks.
+        """
         while not self._failure:
             await self._busy.wait()
             try:
                 async for row in self._llm.get_stats_async(timeout=STATS_TIMEOUT_S):
                     self._load.take(row)
-            except Exception as error:  # noqa: BLE001 (any class of its libraries; classified)
+            except Exception as error:  # noqa: BLE001 (any class of its libraries)
                 log.warning("iteration statistics: %r", error)
-                self._note(classify(type(error).__name__, str(error)), error)
+                await asyncio.sleep(STATS_TIMEOUT_S)
             await asyncio.sleep(0.05)
 
     def _begin(self, work: Any) -> None:

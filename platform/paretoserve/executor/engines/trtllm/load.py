@@ -23,9 +23,12 @@ class IterationLoad:
         self._recent: deque[tuple[int, int]] = deque(maxlen=_RECENT)
 
     def take(self, row: Mapping[str, Any]) -> None:
-        """Note one row of `LLM.get_stats_async`."""
+        """Note one row of `LLM.get_stats_async`.
+
+        Raises KeyError, TypeError or ValueError for one without number or time, and notes nothing.
+        """
+        iteration, _ = int(row["iter"]), float(row["iterLatencyMS"])
         self._rows[int(row.get("attentionDpRank") or 0)] = row
-        iteration = int(row["iter"])
         if iteration > self._last:
             self._last = iteration
             self.steps += 1

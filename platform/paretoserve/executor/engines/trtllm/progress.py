@@ -13,6 +13,7 @@ _REASONS = {
     "stop": FinishReason.STOP,
     "length": FinishReason.LENGTH,
     "cancelled": FinishReason.ABORTED,
+    "timeout": FinishReason.ABORTED,
 }
 
 

@@ -5,32 +5,11 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
-from paretoserve.domain.errors import InvalidRequest
-from paretoserve.domain.profile import Capabilities
 from paretoserve.domain.request import Sampling
 from paretoserve.executor.contract import GenerationRequest
-from paretoserve.executor.engines.trtllm.vocabulary import Vocabulary
+from paretoserve.executor.model_files import Vocabulary
 
 _SEEDS = 2**64
-
-
-def check_sampling(request: GenerationRequest, can: Capabilities) -> None:
-    """Raise InvalidRequest for what this engine cannot honour on a profile that `can` do so much.
-
-    Penalties count what was generated, and TensorRT-LLM cannot be told that a part of the prompt
-    was: a replayed request with penalties would be penalised for less than it has said.
-    """
-    sampling = request.sampling
-    if sampling.penalized and not can.penalties:
-        raise InvalidRequest("this profile cannot apply penalties", param="presence_penalty")
-    if sampling.penalized and request.replayed:
-        raise InvalidRequest(
-            "TensorRT-LLM cannot count replayed output for penalties", param="presence_penalty"
-        )
-    if sampling.logprobs is not None and not can.logprobs:
-        raise InvalidRequest("this profile does not report logprobs", param="logprobs")
-    if sampling.seed is not None and not can.seed:
-        raise InvalidRequest("this profile cannot honour a seed", param="seed")
 
 
 def sampling_arguments(request: GenerationRequest, vocabulary: Vocabulary) -> dict[str, Any]:

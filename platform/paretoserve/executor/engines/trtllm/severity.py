@@ -52,7 +52,9 @@ _REQUEST = (
     "invalid",
     "too long",
 )
-_CALLERS = frozenset({"ValueError", "TypeError", "NotImplementedError"})
+_CALLERS = frozenset(
+    {"ValueError", "TypeError", "NotImplementedError", "UnicodeEncodeError", "OverflowError"}
+)
 _PER_REQUEST = frozenset({"RequestError", *_CALLERS})
 
 

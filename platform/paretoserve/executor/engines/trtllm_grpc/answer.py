@@ -21,6 +21,7 @@ REASONS = {
     "stop_word": FinishReason.STOP,
     "length": FinishReason.LENGTH,
     "cancelled": FinishReason.ABORTED,
+    "timeout": FinishReason.ABORTED,
 }
 
 

@@ -40,7 +40,14 @@ class TrtllmGrpcArgs(Document):
 
 
 def read_arguments(profile: Profile) -> TrtllmGrpcArgs:
-    """The profile's engine_args. Raises EngineError naming the profile and each wrong key."""
+    """The profile's engine_args. Raises EngineError naming the profile and each wrong key, and for
+    a capability that the protocol has no field for.
+    """
+    if profile.capabilities.logit_bias:
+        raise EngineError(
+            f"profile {profile.name}, capabilities.logit_bias: must be absent; TrtllmService's "
+            "embedding_bias is a value for every token, and no server is known to take it"
+        )
     try:
         return TrtllmGrpcArgs.model_validate(profile.engine_args)
     except ValidationError as error:

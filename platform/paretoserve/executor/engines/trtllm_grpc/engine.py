@@ -16,9 +16,7 @@ from paretoserve.domain.errors import (
     DeadlineExceeded,
     EngineError,
     Evicted,
-    InvalidRequest,
     ParetoserveError,
-    QueueFull,
     Rejected,
     Unavailable,
 )
@@ -42,8 +40,9 @@ from paretoserve.executor.engines.trtllm_grpc.channel import CHANNEL_OPTIONS
 from paretoserve.executor.engines.trtllm_grpc.flights import Flight, Flights
 from paretoserve.executor.engines.trtllm_grpc.introduction import introduce
 from paretoserve.executor.engines.trtllm_grpc.load import Load
-from paretoserve.executor.engines.trtllm_grpc.model_files import read_model_files
 from paretoserve.executor.engines.trtllm_grpc.watch import HealthWatch
+from paretoserve.executor.intake import Intake
+from paretoserve.executor.model_files import read_vocabulary
 from paretoserve.wire.errors import error_from_rpc
 
 ELSEWHERE = (Rejected, Unavailable, Evicted, DeadlineExceeded, Cancelled)
@@ -64,13 +63,12 @@ class TrtllmGrpcEngine:
         self._profile, self._model = profile, model
         self._args = read_arguments(profile)
         limits = profile.limits
-        self._most = limits.max_batch + limits.max_queue
         self._flights = Flights(limits.max_batch)
         kv_total = self._args.kv_tokens or limits.max_batch * limits.context_tokens
         self._load = Load(self._args.stream_interval, kv_total)
         self._nonce = secrets.token_hex(4)
         self._eos_ids: frozenset[int] = frozenset()
-        self._info: EngineInfo | None = None
+        self._intake: Intake | None = None
         self._channel: grpc.aio.Channel | None = None
         self._stub: Any = None
         self._watch: HealthWatch | None = None
@@ -83,9 +81,9 @@ class TrtllmGrpcEngine:
         """Connect, wait for a server that still loads, and compare it with the profile."""
         if self._stopped:
             raise EngineError("the engine was stopped; it cannot be started again")
-        files = read_model_files(Path(self._model.path))
+        files = read_vocabulary(Path(self._model.path))
         eos_ids = self._args.eos_token_ids
-        self._eos_ids = files.eos_ids if eos_ids is None else frozenset(eos_ids)
+        self._eos_ids = frozenset(files.eos_ids if eos_ids is None else eos_ids)
         self._channel = grpc.aio.insecure_channel(self._args.address, options=CHANNEL_OPTIONS)
         self._stub = rpc.TrtllmServiceStub(self._channel)
         watch = HealthWatch(self._stub, self._args, lambda: self._heard_at, self._lose_all)
@@ -97,20 +95,18 @@ class TrtllmGrpcEngine:
             raise
         self._watch = watch
         self._keep(asyncio.create_task(watch.run()))
-        self._info = info
+        self._intake = Intake.of(
+            self._profile, vocab_size=info.vocab_size, context_tokens=info.context_tokens
+        )
         return info
 
     def generate(self, request: GenerationRequest, deliver: Deliver) -> None:
         """See Engine."""
-        if self._info is None or self._watch is None or self._stopped:
+        if self._intake is None or self._watch is None or self._stopped:
             raise Unavailable("the engine is not running")
         if self._watch.problem:
             raise Unavailable(self._watch.problem)
-        if request.request_id in self._flights:
-            raise InvalidRequest(f"request id {request.request_id!r} is in flight already")
-        requests.check(request, self._info, self._profile.capabilities)
-        if len(self._flights) >= self._most:
-            raise QueueFull(f"{self._flights.waiting} requests wait already")
+        self._intake.check(request, self._flights.ids)
         flight = Flight(
             request,
             deliver,

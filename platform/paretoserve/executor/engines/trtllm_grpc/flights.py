@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+from collections.abc import KeysView
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,11 +54,10 @@ class Flights:
         self._arrivals = 0
         self.running = 0
 
-    def __len__(self) -> int:
-        return len(self._all)
-
-    def __contains__(self, request_id: str) -> bool:
-        return request_id in self._all
+    @property
+    def ids(self) -> KeysView[str]:
+        """Of all requests that have not ended."""
+        return self._all.keys()
 
     @property
     def waiting(self) -> int:

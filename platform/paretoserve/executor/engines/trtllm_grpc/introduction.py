@@ -12,11 +12,11 @@ from paretoserve.domain.model import Model
 from paretoserve.domain.profile import Profile
 from paretoserve.executor.contract import EngineInfo
 from paretoserve.executor.engines.trtllm_grpc.arguments import TrtllmGrpcArgs
-from paretoserve.executor.engines.trtllm_grpc.model_files import ModelFiles
+from paretoserve.executor.model_files import Vocabulary
 
 
 async def introduce(
-    stub: Any, args: TrtllmGrpcArgs, profile: Profile, model: Model, files: ModelFiles
+    stub: Any, args: TrtllmGrpcArgs, profile: Profile, model: Model, files: Vocabulary
 ) -> EngineInfo:
     """Ask GetModelInfo and GetServerInfo.
 
@@ -41,7 +41,7 @@ async def introduce(
     ):
         if 0 < most < least:
             raise EngineError(f"{where} holds {most}; limits.{key} promises {least}")
-    vocab_size = args.vocab_size or files.vocab_size or said.vocab_size
+    vocab_size = args.vocab_size or files.size or said.vocab_size
     if not vocab_size:
         raise EngineError(
             f"{where} does not tell its vocab_size, nor does {model.path}/config.json; "

@@ -1,4 +1,4 @@
-"""From the contract's request to a GenerateRequest, and what the server can't be asked for."""
+"""From the contract's request to a GenerateRequest."""
 
 from __future__ import annotations
 
@@ -6,37 +6,11 @@ from typing import Any
 
 from smg_grpc_proto import trtllm_service_pb2 as pb
 
-from paretoserve.domain.errors import ContextTooLong, InvalidRequest
-from paretoserve.domain.profile import Capabilities
+from paretoserve.domain.errors import InvalidRequest
 from paretoserve.domain.request import Sampling
-from paretoserve.executor.contract import EngineInfo, GenerationRequest
+from paretoserve.executor.contract import GenerationRequest
 
 _SEED_MASK = 2**64 - 1
-
-
-def check(request: GenerationRequest, info: EngineInfo, capabilities: Capabilities) -> None:
-    """Raise InvalidRequest or ContextTooLong for what the server would only refuse later."""
-    sampling, prompt = request.sampling, request.prompt_token_ids
-    sampling.validate()
-    if not prompt:
-        raise InvalidRequest("the prompt is empty", param="prompt")
-    if min(prompt) < 0 or max(prompt) >= info.vocab_size:
-        raise InvalidRequest(
-            f"the prompt holds token ids outside the vocabulary of {info.vocab_size}",
-            param="prompt",
-        )
-    if sampling.penalized and not capabilities.penalties:
-        raise InvalidRequest("this profile cannot apply penalties", param="presence_penalty")
-    if sampling.logprobs is not None and not capabilities.logprobs:
-        raise InvalidRequest("this profile reports no logprobs", param="logprobs")
-    if sampling.seed is not None and not capabilities.seed:
-        raise InvalidRequest("this profile does not honour seeds", param="seed")
-    if len(prompt) + sampling.max_tokens > info.context_tokens:
-        raise ContextTooLong(
-            f"{len(prompt)} prompt tokens and max_tokens {sampling.max_tokens} exceed the "
-            f"context of {info.context_tokens} tokens",
-            param="max_tokens",
-        )
 
 
 def to_proto(request: GenerationRequest, wire_id: str) -> Any:

@@ -35,13 +35,25 @@ def known_arguments() -> frozenset[str]:
 
 
 def check_arguments(profile: Profile, known: Collection[str] | None = None) -> None:
-    """Refuse engine_args that vLLM would not know or that are not the operator's to set.
+    """Refuse engine_args that vLLM would not know or that are not the operator's to set, and
+    capabilities that it does not have.
 
     Without `known`, names are checked against version 0.26.0, unless another one is installed:
     then they wait for the check at start, with that version's own names. Raises EngineError with
     the profile and, for an unknown name, the nearest one.
     """
     where = f"profile {profile.name}, engine_args"
+    can = profile.capabilities
+    if can.penalties and can.resumed_penalties:
+        raise EngineError(
+            f"profile {profile.name}: vLLM counts only its own output for penalties; say "
+            "capabilities: {resumed_penalties: false}, so that what began elsewhere goes elsewhere"
+        )
+    if can.logit_bias and drafted_tokens(profile):
+        raise EngineError(
+            f"profile {profile.name}: vLLM has no logit_bias with speculation; leave "
+            "capabilities.logit_bias out, so that such requests go elsewhere"
+        )
     for name in profile.engine_args:
         if name in RESERVED:
             raise EngineError(f"{where}.{name} cannot be set; what sets it is {RESERVED[name]}")

@@ -10,13 +10,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-from paretoserve.domain.errors import (
-    ContextTooLong,
-    EngineError,
-    InvalidRequest,
-    QueueFull,
-    Unavailable,
-)
+from paretoserve.domain.errors import EngineError, Unavailable
 from paretoserve.domain.model import Model
 from paretoserve.domain.profile import Profile
 from paretoserve.executor.contract import (
@@ -36,12 +30,15 @@ from paretoserve.executor.engines.vllm.frontend import Frontend, argument_names
 from paretoserve.executor.engines.vllm.meter import Meter
 from paretoserve.executor.engines.vllm.sampling import sampling_arguments, vllm_priority
 from paretoserve.executor.engines.vllm.sequence import RunningRequest
+from paretoserve.executor.intake import Intake
 from paretoserve.executor.stopping import Decode
+from paretoserve.executor.threads import in_thread
 from paretoserve.executor.tokenizer import Tokenizer
 
 log = logging.getLogger(__name__)
 
 Command = Callable[[], Awaitable[None]]
+SHUTDOWN_PATIENCE_S = 30.0
 
 
 class VllmEngine:
@@ -59,10 +56,12 @@ class VllmEngine:
         self._drafted = drafted_tokens(profile)
         self._decode: Decode | None = None
         self._frontend: Frontend | None = None
+        self._intake: Intake | None = None
         self._requests: dict[str, RunningRequest] = {}
         self._meter = Meter()
         self._output: list[tuple[Deliver, Chunk]] = []
         self._stepped = 0
+        self._stepped_at = 0.0
         self._commands: asyncio.Queue[Command] = asyncio.Queue()
         self._submitter: asyncio.Task[None] | None = None
         self._ending: asyncio.Future[None] | None = None
@@ -71,11 +70,17 @@ class VllmEngine:
 
     async def start(self) -> EngineInfo:
         """Load and warm up in a thread, then bind to this event loop."""
-        self._frontend = await asyncio.to_thread(self._load)
+        self._frontend = await in_thread(self._load, "vllm-start")
         if self._ending is not None:
-            await asyncio.to_thread(self._frontend.shutdown)
+            await in_thread(self._frontend.shutdown, "vllm-stop")
             raise EngineError(f"profile {self._profile.name} was stopped while it started")
         await self._frontend.attach()
+        self._intake = Intake.of(
+            self._profile,
+            vocab_size=self._frontend.vocab_size,
+            context_tokens=self._frontend.context_tokens,
+            has_text=self._decode is not None,
+        )
         self._submitter = asyncio.create_task(self._submit())
         self._unavailable = ""
         return EngineInfo(
@@ -90,20 +95,16 @@ class VllmEngine:
 
     def generate(self, request: GenerationRequest, deliver: Deliver) -> None:
         """Check the request, here and by vLLM's own rules, and queue it."""
-        frontend = self._serving()
-        self._check(request, frontend)
+        frontend, intake = self._serving()
+        intake.check(request, self._requests)
         prepared = frontend.prepare(
             request.request_id,
             request.prompt_token_ids,
             sampling_arguments(request),
             vllm_priority(request.priority),
         )
-        limits = self._profile.limits
-        if len(self._requests) >= limits.max_batch + limits.max_queue:
-            raise QueueFull(f"{limits.max_queue} requests are waiting already")
         now = time.monotonic()
-        if not self._requests:
-            self._meter.wake(now)
+        self._meter.wake(now)
         running = RunningRequest(
             request, deliver, decode=self._decode, drafted=self._drafted, arrived=now
         )
@@ -116,7 +117,7 @@ class VllmEngine:
         running = self._requests.get(request_id)
         if running is None:
             return
-        self._end(running, FinishReason.ABORTED, "aborted")
+        self._end(running, "aborted")
         self._withdraw(running)
         asyncio.get_running_loop().call_soon(self._flush)
 
@@ -154,14 +155,19 @@ class VllmEngine:
         await asyncio.shield(self._ending)
 
     async def _stop(self) -> None:
-        self._end_all(FinishReason.ABORTED, "the engine was stopped")
+        self._end_all("the engine was stopped")
         self._flush()
         if self._submitter is not None:
             self._submitter.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._submitter
-        if self._frontend is not None:
-            await asyncio.to_thread(self._frontend.shutdown)
+        if self._frontend is None:
+            return
+        try:
+            async with asyncio.timeout(SHUTDOWN_PATIENCE_S):
+                await in_thread(self._frontend.shutdown, "vllm-stop")
+        except TimeoutError:
+            log.warning("vLLM did not shut down in %g s", SHUTDOWN_PATIENCE_S)
 
     def _load(self) -> Frontend:
         """In a thread: everything that blocks."""
@@ -171,7 +177,7 @@ class VllmEngine:
             check_arguments(self._profile, argument_names())
             if (folder / "tokenizer.json").exists():
                 self._decode = Tokenizer.load(folder).decode
-            return Frontend(engine_arguments(self._profile, self._model), self._on_step)
+            return Frontend(engine_arguments(self._profile, self._model), self._on_message)
         except EngineError:
             raise
         except ImportError as error:
@@ -179,31 +185,12 @@ class VllmEngine:
         except Exception as error:  # vLLM raises all kinds, bare Exception among them
             raise EngineError(f"{where}: {type(error).__name__}: {error}") from error
 
-    def _serving(self) -> Frontend:
+    def _serving(self) -> tuple[Frontend, Intake]:
         if self._frontend is not None and not self._unavailable and self._frontend.dead:
             self._fail("vLLM's engine process is gone; its log says why")
-        if self._frontend is None or self._unavailable:
+        if self._frontend is None or self._intake is None or self._unavailable:
             raise Unavailable(self._unavailable)
-        return self._frontend
-
-    def _check(self, request: GenerationRequest, frontend: Frontend) -> None:
-        prompt, sampling = request.prompt_token_ids, request.sampling
-        if request.request_id in self._requests:
-            raise InvalidRequest(f"request id {request.request_id!r} is in flight already")
-        if not prompt:
-            raise InvalidRequest("the prompt is empty", param="prompt")
-        if min(prompt) < 0 or max(prompt) >= frontend.vocab_size:
-            raise InvalidRequest(
-                f"the prompt holds token ids outside the vocabulary of {frontend.vocab_size}",
-                param="prompt",
-            )
-        if sampling.stop and self._decode is None:
-            raise InvalidRequest("stop strings need a tokenizer; the model has none", param="stop")
-        if len(prompt) + sampling.max_tokens > frontend.context_tokens:
-            raise ContextTooLong(
-                f"{len(prompt)} prompt tokens and max_tokens {sampling.max_tokens} exceed the "
-                f"context of {frontend.context_tokens} tokens"
-            )
+        return self._frontend, self._intake
 
     async def _submit(self) -> None:
         """Carry requests and aborts to vLLM, in the order in which they came."""
@@ -239,6 +226,8 @@ class VllmEngine:
         self._meter.cached_tokens += running.cached if before == 0 else 0
         self._meter.generated_tokens += running.generated - before
         self._stepped += 1
+        if output.metrics is not None:
+            self._stepped_at = output.metrics.last_token_ts
         if chunk is None:
             return
         self._output.append((running.deliver, chunk))
@@ -247,9 +236,13 @@ class VllmEngine:
             if not output.finished:
                 self._withdraw(running)
 
-    def _on_step(self, core: int, stats: Any) -> None:
-        self._meter.step(core, stats, self._stepped, time.monotonic())
-        self._stepped = 0
+    def _on_message(self, core: int, stats: Any) -> None:
+        """A message of an engine core is read. Its own clock says when it was made: this process
+        may read late, and then several at once.
+        """
+        at = self._stepped_at or time.monotonic()
+        self._meter.message(core, stats, self._stepped, at)
+        self._stepped, self._stepped_at = 0, 0.0
         self._flush()
 
     def _fail(self, why: str) -> None:
@@ -257,16 +250,17 @@ class VllmEngine:
         if self._failure or self._ending is not None:
             return
         self._failure = self._unavailable = f"the engine failed: {why}"
-        self._end_all(FinishReason.ERROR, self._failure)
+        self._end_all(self._failure)
         asyncio.get_running_loop().call_soon(self._flush)
 
-    def _end_all(self, reason: FinishReason, message: str) -> None:
+    def _end_all(self, message: str) -> None:
         for running in list(self._requests.values()):
-            self._end(running, reason, message)
+            self._end(running, message)
 
-    def _end(self, running: RunningRequest, reason: FinishReason, message: str) -> None:
+    def _end(self, running: RunningRequest, message: str) -> None:
+        """None of these ends is the request's own fault: another replica may go on."""
         del self._requests[running.request.request_id]
-        finish = running.finish(reason, time.monotonic(), message=message)
+        finish = running.finish(FinishReason.ABORTED, time.monotonic(), message=message)
         chunk = Chunk(running.request.request_id, finish=finish)
         self._output.append((running.deliver, chunk))
 

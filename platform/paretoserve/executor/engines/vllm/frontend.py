@@ -2,7 +2,7 @@
 
 Requests go the way of `AsyncLLM.add_request`, but their output is pushed to an inbox of ours
 instead of a queue that one task per request would wait on, and the statistics that vLLM records
-after each step tell when a step's output is complete.
+after each message of an engine core tell when its output is complete.
 """
 
 from __future__ import annotations
@@ -14,8 +14,11 @@ from typing import Any, Protocol
 
 from paretoserve.domain.errors import InvalidRequest
 
-OnStep = Callable[[int, Any], None]
-"""Called after each step, on the event loop, with the engine core's index and SchedulerStats."""
+OnMessage = Callable[[int, Any], None]
+"""Called after each message of an engine core, on the event loop, with its index and SchedulerStats.
+
+It sends one for each step, and some for none.
+"""
 
 
 class Inbox(Protocol):
@@ -35,7 +38,7 @@ def argument_names() -> frozenset[str]:
 class Frontend:
     """A vLLM engine in its own processes, and the end of it that lives in this one."""
 
-    def __init__(self, arguments: dict[str, Any], on_step: OnStep) -> None:
+    def __init__(self, arguments: dict[str, Any], on_message: OnMessage) -> None:
         """Load the model and wait until it can serve: blocks for minutes, in any thread.
 
         Raises what vLLM raises: ImportError, ValueError, RuntimeError and more.
@@ -48,7 +51,7 @@ class Frontend:
 
         self._llm = AsyncLLM.from_engine_args(
             AsyncEngineArgs(**arguments),
-            stat_loggers=[lambda _config, core: _StepListener(core, on_step)],
+            stat_loggers=[lambda _config, core: _Listener(core, on_message)],
         )
         config = self._llm.vllm_config
         cache = config.cache_config
@@ -107,15 +110,15 @@ class Frontend:
         self._llm.shutdown()
 
 
-class _StepListener:
+class _Listener:
     """What vLLM calls a stat logger, one for each engine core."""
 
-    def __init__(self, core: int, on_step: OnStep) -> None:
-        self._core, self._on_step = core, on_step
+    def __init__(self, core: int, on_message: OnMessage) -> None:
+        self._core, self._on_message = core, on_message
 
     def record(self, scheduler_stats: Any, iteration_stats: Any, **_: Any) -> None:  # noqa: ARG002
-        """After every message of an engine core: that is, after each step."""
-        self._on_step(self._core, scheduler_stats)
+        """After every message of an engine core."""
+        self._on_message(self._core, scheduler_stats)
 
     def log_engine_initialized(self) -> None:
         """Nothing to say."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from paretoserve.domain.errors import InvalidRequest
 from paretoserve.executor.contract import GenerationRequest
 
 _STRIDE = 0x9E3779B97F4A7C15
@@ -22,16 +21,8 @@ def sampling_arguments(request: GenerationRequest) -> dict[str, Any]:
     Stop strings are not among them: the engine matches them itself, because one may have begun
     in replayed output, which vLLM takes for prompt. A replayed request with a seed draws other
     numbers than it has drawn before, from the same distribution.
-
-    Raises InvalidRequest for a sampling parameter out of range and for a replayed request with a
-    presence or frequency penalty: vLLM would count only what it generated itself.
     """
     sampling = request.sampling
-    sampling.validate()
-    if request.replayed and (sampling.presence_penalty or sampling.frequency_penalty):
-        raise InvalidRequest(
-            "this engine cannot go on with another's output under a presence or frequency penalty"
-        )
     return {
         "max_tokens": sampling.max_tokens,
         "temperature": sampling.temperature,
@@ -44,6 +35,7 @@ def sampling_arguments(request: GenerationRequest) -> dict[str, Any]:
         "frequency_penalty": sampling.frequency_penalty,
         "repetition_penalty": sampling.repetition_penalty,
         "logprobs": sampling.logprobs,
+        "logit_bias": dict(sampling.logit_bias) or None,
         "detokenize": False,
     }
 

@@ -14,6 +14,7 @@ _REASONS = {
     "stop": FinishReason.STOP,
     "length": FinishReason.LENGTH,
     "abort": FinishReason.ABORTED,
+    "error": FinishReason.ABORTED,  # vLLM's own trouble with a request; it calls that retryable
 }
 
 

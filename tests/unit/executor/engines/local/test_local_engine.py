@@ -159,7 +159,7 @@ async def test_a_failing_step_ends_every_request_and_the_engine(
     for name in ("a", "b"):
         finish = (await reader.end(name)).finish
         assert finish is not None
-        assert finish.reason is FinishReason.ERROR
+        assert finish.reason is FinishReason.ABORTED
         assert "on fire" in finish.message
     with pytest.raises(Unavailable, match="on fire"):
         engine.generate(request("c"), reader)
@@ -183,7 +183,26 @@ async def test_an_end_made_before_its_step_failed_is_told(
     for name in ("a", "b"):
         engine.generate(request(name, max_tokens=1), reader)
     ends = [(await reader.end(name)).finish for name in ("a", "b")]
-    assert [end.reason for end in ends if end] == [FinishReason.LENGTH, FinishReason.ERROR]
+    assert [end.reason for end in ends if end] == [FinishReason.LENGTH, FinishReason.ABORTED]
+
+
+async def test_a_worker_that_is_stuck_in_a_step_does_not_keep_the_engine(
+    engine: LocalEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    freed, stuck = threading.Event(), threading.Event()
+
+    def hang(*_: object) -> None:
+        stuck.set()
+        freed.wait()
+
+    monkeypatch.setattr(Core, "step", hang)
+    monkeypatch.setattr("paretoserve.executor.engines.local.engine.STOP_PATIENCE_S", 0.05)
+    engine.generate(request("a"), Reader())
+    await asyncio.to_thread(stuck.wait)
+    try:
+        await asyncio.wait_for(engine.stop(), 20)
+    finally:
+        freed.set()
 
 
 async def test_an_idle_engine_sleeps(engine: LocalEngine) -> None:

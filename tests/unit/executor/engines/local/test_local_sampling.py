@@ -81,6 +81,27 @@ def test_penalties_follow_their_definitions() -> None:
 
 
 @pytest.mark.parametrize("speculation", [None, SPECULATION])
+def test_a_bias_forbids_and_forces_tokens(
+    driver: Make, speculation: dict[str, object] | None
+) -> None:
+    engine = driver(speculation=speculation)
+    prompt = random_prompt(5, 9)
+    engine.add("free", prompt, max_tokens=12)
+    engine.run()
+    unwanted = engine.tokens("free")[0]
+    engine.add("without", prompt, max_tokens=12, logit_bias=((unwanted, -100.0),))
+    engine.add("only", prompt, max_tokens=12, logit_bias=((7, 100.0),), logprobs=1)
+    engine.run()
+    assert unwanted not in engine.tokens("without")
+    assert engine.tokens("only") == [7] * 12
+    told = [entry for chunk in engine.chunks["only"] for entry in chunk.logprobs]
+    assert all(entry.logprob < -0.1 for entry in told)  # of the model, before the bias
+    engine.add("after", prompt, max_tokens=12)
+    engine.run()
+    assert engine.tokens("after") == engine.tokens("free")
+
+
+@pytest.mark.parametrize("speculation", [None, SPECULATION])
 def test_a_seed_gives_the_same_tokens_whoever_shares_the_batch(
     driver: Make, speculation: dict[str, object] | None
 ) -> None:

@@ -81,6 +81,7 @@ def test_what_it_takes(args: dict[str, Any]) -> None:
         ({"max_batch_size": 8}, "gives 8 sequences in a step over all ranks, limits.max_batch says 4"),
         ({"gpus": 2, "tensor_parallel_size": 2, "enable_attention_dp": True}, "gives 8 sequences"),
         ({"max_seq_len": 256}, "max_seq_len: is 256, limits.context_tokens promises 512"),
+        ({"max_num_tokens": 256}, "a prompt longer than 256 is refused, limits.context_tokens promises"),
         ({"cuda_graph_config": {"batch_sizes": [1, 4], "max_batch_size": 8}}, "leave one of them out"),
         ({"penalties": True, "speculative_config": EAGLE}, "say capabilities: {penalties: false}"),
         ({"speculative_config": {**EAGLE, "max_concurrency": 2, "draft_len_schedule": {2: 3}}},
@@ -97,6 +98,12 @@ def test_what_contradicts_the_profile(changes: dict[str, Any], said: str) -> Non
 def test_penalties_that_began_elsewhere_must_be_ruled_out() -> None:
     can = Capabilities(penalties=True, resumed_penalties=True)
     with pytest.raises(EngineError, match=r"say capabilities: {resumed_penalties: false}"):
+        read_arguments(profile().model_copy(update={"capabilities": can}), MODEL)
+
+
+def test_a_bias_must_be_ruled_out() -> None:
+    can = Capabilities(resumed_penalties=False, logit_bias=True)
+    with pytest.raises(EngineError, match=r"capabilities\.logit_bias: must be absent"):
         read_arguments(profile().model_copy(update={"capabilities": can}), MODEL)
 
 

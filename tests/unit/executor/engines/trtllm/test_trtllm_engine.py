@@ -290,10 +290,31 @@ async def test_the_queue_and_the_batch_are_told_apart() -> None:
         assert engine.stats().batch == 4
 
 
+@pytest.mark.parametrize("report", [{}, {"iter": "x"}, RuntimeError("no statistics here")])
+async def test_reports_that_cannot_be_read_are_no_failure(
+    monkeypatch: pytest.MonkeyPatch, report: Any
+) -> None:
+    told = asyncio.Event()
+
+    async def reports(*_: Any, **__: Any) -> Any:
+        told.set()
+        if isinstance(report, Exception):
+            raise report
+        yield report
+
+    async with started() as engine:
+        monkeypatch.setattr(engine._llm, "get_stats_async", reports)
+        await run(engine, request())
+        await asyncio.wait_for(told.wait(), 10)
+        await asyncio.sleep(0)
+        assert engine.stats().failure == ""
+        assert (await run(engine, request("again"))).finish("again").reason is FinishReason.LENGTH
+
+
 async def test_a_replayed_request_goes_on_from_its_prompt() -> None:
     async with started() as engine:
         told = await run(engine, request(replayed=2))
         assert told.finish().usage.prompt_tokens == 5
-        with pytest.raises(InvalidRequest, match="cannot count replayed output"):
+        with pytest.raises(InvalidRequest, match="what another replica generated"):
             engine.generate(request("x", replayed=2, frequency_penalty=0.5), told)
         assert engine.stats().waiting == 0

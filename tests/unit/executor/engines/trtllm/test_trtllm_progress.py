@@ -54,7 +54,7 @@ def test_stops(
     [
         ("length", FinishReason.LENGTH),
         ("cancelled", FinishReason.ABORTED),
-        ("timeout", FinishReason.ERROR),
+        ("timeout", FinishReason.ABORTED),
         ("something_new", FinishReason.ERROR),
     ],
 )

@@ -7,10 +7,8 @@ from typing import Any
 import pytest
 from tests.unit.executor.engines.trtllm.trtllm_profiles import request
 
-from paretoserve.domain.errors import InvalidRequest
-from paretoserve.domain.profile import Capabilities
-from paretoserve.executor.engines.trtllm.sampling import check_sampling, sampling_arguments
-from paretoserve.executor.engines.trtllm.vocabulary import Vocabulary
+from paretoserve.executor.engines.trtllm.sampling import sampling_arguments
+from paretoserve.executor.model_files import Vocabulary
 
 WORDS = Vocabulary(512, (7, 8, 9))
 
@@ -54,17 +52,3 @@ def test_a_replayed_seed_draws_other_numbers() -> None:
     assert seeds[0] == 5
     assert seeds[2] == seeds[3]
     assert len(set(seeds)) == 3
-
-
-@pytest.mark.parametrize(
-    ("how", "can", "said"),
-    [
-        ({"presence_penalty": 1.0}, {"penalties": False}, "cannot apply penalties"),
-        ({"presence_penalty": 1.0, "replayed": 2}, {}, "cannot count replayed output"),
-        ({"logprobs": 1}, {"logprobs": False}, "does not report logprobs"),
-        ({"seed": 1}, {"seed": False}, "cannot honour a seed"),
-    ],
-)
-def test_what_is_refused(how: dict[str, Any], can: dict[str, bool], said: str) -> None:
-    with pytest.raises(InvalidRequest, match=said):
-        check_sampling(request(**how), Capabilities(**can))

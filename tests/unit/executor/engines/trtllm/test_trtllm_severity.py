@@ -8,6 +8,8 @@ from paretoserve.executor.engines.trtllm.severity import SevereBudget, Severity,
 
 TABLE = [
     ("ValueError", "prompt is empty", Severity.REQUEST),
+    ("UnicodeEncodeError", "surrogates not allowed", Severity.REQUEST),
+    ("OverflowError", "int too big to convert", Severity.REQUEST),
     ("TypeError", "sampling_params must be SamplingParams", Severity.REQUEST),
     ("RequestError", "The sum of prompt length (9) and max_tokens should not exceed max_seq_len (8)", Severity.REQUEST),
     ("RequestError", "penalties are not supported with one-model speculative decoding", Severity.REQUEST),

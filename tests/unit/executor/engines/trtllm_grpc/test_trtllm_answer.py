@@ -102,7 +102,7 @@ def test_a_final_message_that_contradicts_the_chunks(
         play(answer(), *chunks, end=end)
 
 
-@pytest.mark.parametrize("word", ["", "timeout", "error", "something new"])
+@pytest.mark.parametrize("word", ["", "repetition", "error", "something new"])
 def test_an_end_that_the_contract_does_not_know_is_an_error(word: str) -> None:
     tokens, ending = play(answer(), (5,), end=complete(5, 6, reason=word))
     assert tokens == (5, 6)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ from tests.support import vllm_stand_in
 from paretoserve.domain.completion import FinishReason
 from paretoserve.domain.errors import EngineError, InvalidRequest, Unavailable
 from paretoserve.domain.model import Model
-from paretoserve.domain.profile import CurvePoint, LatencyCurve, Limits, Profile
+from paretoserve.domain.profile import Capabilities, CurvePoint, LatencyCurve, Limits, Profile
 from paretoserve.domain.request import Sampling
 from paretoserve.executor.contract import Chunk, GenerationRequest
 from paretoserve.executor.engines.vllm import VllmEngine
@@ -37,6 +39,7 @@ def profile(**args: Any) -> Profile:
         engine="vllm",
         engine_args=args,
         gpus=1,
+        capabilities=Capabilities(resumed_penalties=False),
         limits=Limits(context_tokens=512, max_batch=2, max_queue=2, admit=2),
         curve=LatencyCurve(
             source="emulated",
@@ -103,14 +106,26 @@ def test_the_more_important_has_the_lower_number() -> None:
     assert vllm_priority(90) < vllm_priority(10)
 
 
-def test_a_replayed_seed_goes_on_with_other_numbers_and_penalties_do_not_go_on() -> None:
+def test_a_replayed_seed_goes_on_with_other_numbers() -> None:
     fresh = sampling_arguments(request(seed=7, temperature=1.0))
     replayed = sampling_arguments(request(seed=7, temperature=1.0, replayed=2))
     assert fresh["seed"] == 7
     assert replayed["seed"] not in {7, None}
-    with pytest.raises(InvalidRequest, match="penalty"):
-        sampling_arguments(request(frequency_penalty=0.5, replayed=2))
-    sampling_arguments(request(repetition_penalty=1.2, replayed=2))
+
+
+def test_a_profile_must_say_that_replayed_penalties_go_elsewhere() -> None:
+    with pytest.raises(EngineError, match=r"profile fast.*resumed_penalties: false"):
+        VllmEngine(profile().model_copy(update={"capabilities": Capabilities()}), MODEL)
+
+
+def test_a_bias_is_told_to_vllm_and_speculation_rules_it_out() -> None:
+    assert sampling_arguments(request(logit_bias=((7, -5.0),)))["logit_bias"] == {7: -5.0}
+    assert sampling_arguments(request())["logit_bias"] is None
+    able = Capabilities(resumed_penalties=False, logit_bias=True)
+    VllmEngine(profile().model_copy(update={"capabilities": able}), MODEL)
+    drafting = profile(speculative_config={"num_speculative_tokens": 3})
+    with pytest.raises(EngineError, match="no logit_bias with speculation"):
+        VllmEngine(drafting.model_copy(update={"capabilities": able}), MODEL)
 
 
 async def test_a_stop_string_ends_the_stream_here_and_in_vllm(engine: VllmEngine) -> None:
@@ -161,16 +176,49 @@ async def test_a_dead_engine_core_ends_all_and_takes_no_more(engine: VllmEngine)
     vllm_stand_in.AsyncLLM.last.engine_core.resources.engine_dead = True
     *_, last = [chunk async for chunk in got]
     assert last.finish is not None
-    assert last.finish.reason is FinishReason.ERROR
+    assert last.finish.reason is FinishReason.ABORTED
     assert "the engine failed" in engine.stats().failure
     with pytest.raises(Unavailable):
         engine.generate(request("more"), lambda _: None)
+
+
+async def test_what_vllm_calls_retryable_may_go_on_elsewhere(engine: VllmEngine) -> None:
+    got: list[Chunk] = []
+    engine.generate(request(), got.extend)
+    (running,) = engine._requests.values()
+    engine.receive(running, vllm_stand_in.request_output([], "error", None, []))
+    engine._flush()
+    (last,) = got
+    assert last.finish is not None
+    assert last.finish.reason is FinishReason.ABORTED
+    assert "vLLM ended it: error" in last.finish.message
 
 
 async def test_an_idle_engine_core_that_dies_is_noticed(engine: VllmEngine) -> None:
     assert engine.stats().failure == ""
     vllm_stand_in.AsyncLLM.last.engine_core.resources.engine_dead = True
     assert "process is gone" in engine.stats().failure
+
+
+async def test_what_a_core_sends_after_its_last_request_is_no_step(engine: VllmEngine) -> None:
+    await chunks(engine, request(max_tokens=8))
+    await asyncio.sleep(20 * vllm_stand_in.STEP_S)
+    assert engine.stats().step_ms >= 1e3 * vllm_stand_in.STEP_S
+    assert engine.stats().steps_total == 8
+
+
+async def test_a_step_is_timed_by_the_core_and_not_by_who_reads_late(engine: VllmEngine) -> None:
+    """Two messages that are read one right after the other."""
+    began = time.monotonic()
+    engine.generate(request("slow"), lambda _: None)
+    (running,) = engine._requests.values()
+    stats = vllm_stand_in.some(num_running_reqs=1, kv_cache_usage=0.1, spec_decoding_stats=None)
+    for at in (began + 5.0, began + 5.02):
+        output = vllm_stand_in.request_output([7], None, None, [])
+        output.metrics.last_token_ts = at
+        engine.receive(running, output)
+        engine._on_message(0, stats)
+    assert engine.stats().step_ms == pytest.approx(20.0, abs=0.01)
 
 
 async def test_acceptance_is_told_by_request_and_by_engine() -> None:

@@ -1,4 +1,4 @@
-"""Calls that may block for minutes, off the event loop."""
+"""Calls that may block for minutes, or for ever, off the event loop."""
 
 from __future__ import annotations
 

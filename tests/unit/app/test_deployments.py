@@ -8,11 +8,14 @@ import pytest
 
 from paretoserve.app.cli import main
 from paretoserve.app.config import load_deployment
+from paretoserve.app.profiling.curve import latency_curve
+from paretoserve.app.profiling.results import ProfileResults
 from paretoserve.app.serve import config_file
 from paretoserve.app.serve.builder import parse_args
 from paretoserve.executor.catalog import create
 from paretoserve.gateway.tenants import hash_key
 
+RESULTS = Path(__file__).parents[3] / "benchmarks" / "h200" / "results"
 ROOT = Path(__file__).parents[3] / "deployments"
 FOLDERS = sorted(path.parent for path in ROOT.glob("*/models.yaml"))
 DGX = [folder for folder in FOLDERS if folder.name.startswith("dgx-")]
@@ -23,7 +26,7 @@ def named(folder: Path) -> str:
 
 
 def test_there_are_some() -> None:
-    assert {"local", "dgx-b200", "dgx-h200"} <= {folder.name for folder in FOLDERS}
+    assert {"local", "dgx-b200", "dgx-h200", "h200-vllm"} <= {folder.name for folder in FOLDERS}
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=named)
@@ -64,3 +67,15 @@ def test_its_keys_are_the_published_ones(folder: Path) -> None:
 @pytest.mark.parametrize("folder", DGX, ids=named)
 def test_no_curve_claims_to_be_measured(folder: Path) -> None:
     assert {p.curve.source for p in load_deployment(folder).profiles} == {"emulated"}
+
+
+def test_a_measured_curve_is_what_the_raw_results_give() -> None:
+    raw = {"min-latency": "tp2/eagle3", "max-throughput": "max-throughput"}
+    for profile in load_deployment(ROOT / "h200-vllm").profiles:
+        path = RESULTS / f"{raw[profile.name]}.json"
+        measured = latency_curve(ProfileResults.load(path), profile.curve.chunk_tokens)
+        most = profile.limits.max_batch
+        found = [(p.batch, round(p.tpot_ms, 3)) for p in measured.points if p.batch <= most]
+        assert [(p.batch, p.tpot_ms) for p in profile.curve.points] == found
+        assert profile.curve.prefill_tokens_per_s == round(measured.prefill_tokens_per_s)
+        assert profile.curve.kv_ms_per_1k_tokens == measured.kv_ms_per_1k_tokens

@@ -199,8 +199,8 @@ def test_one_profile_on_one_gpu_and_on_two_is_two(
 ) -> None:
     assert frontier(tmp_path, PLAIN, replace(PLAIN, gpus=2.0)) == 0
     said = capsys.readouterr().out
-    assert "plain on 1 GPUs" in said
-    assert "plain on 2 GPUs: dominated everywhere, by plain on 1 GPUs" in said
+    assert "plain on 1 GPU" in said
+    assert "plain on 2 GPUs: dominated everywhere, by plain on 1 GPU" in said
     assert frontier(tmp_path, PLAIN, PLAIN) == 1
     assert "two files are of the same profile" in capsys.readouterr().err
 

@@ -54,7 +54,7 @@ def _told_apart(results: list[ProfileResults]) -> list[ProfileResults]:
     """Files of one profile on different numbers of GPUs get these in their names."""
     often = Counter(each.profile for each in results)
     named = [
-        replace(each, profile=f"{each.profile} on {each.gpus:g} GPUs")
+        replace(each, profile=f"{each.profile} on {each.gpus:g} {_gpus(each.gpus)}")
         if often[each.profile] > 1
         else each
         for each in results
@@ -63,3 +63,7 @@ def _told_apart(results: list[ProfileResults]) -> list[ProfileResults]:
     if twice:
         raise ConfigError(f"two files are of the same profile: {', '.join(twice)}")
     return named
+
+
+def _gpus(count: float) -> str:
+    return "GPU" if count == 1 else "GPUs"

@@ -23,9 +23,11 @@ from tests.support.routing import (
 
 from paretoserve.domain.decision import Candidate, Decision, Outcome, Verdict
 from paretoserve.domain.estimate import Estimate
+from paretoserve.domain.prediction import Prediction
 from paretoserve.domain.replica import Health, ReplicaState, Snapshot
 from paretoserve.domain.request import Request
 from paretoserve.domain.residual import LOAD_BUCKETS, NO_RESIDUALS, Factors, Residuals
+from paretoserve.domain.targets import Took
 from paretoserve.latency.curve import prefill_ms
 from paretoserve.latency.outlook import outlook
 from paretoserve.latency.predict import predict
@@ -241,6 +243,15 @@ def test_each_prediction_is_the_one_of_its_replica_alone(w: Weighed) -> None:
             assert found.prediction.ttft_ms >= w.request.waited_ms
 
 
+def at_median(p: Prediction) -> Took:
+    """As an answer that TPOT is promised to, whatever its length."""
+    return Took(p.ttft_ms, p.tpot_ms, p.e2e_ms, math.inf)
+
+
+def at_high(p: Prediction) -> Took:
+    return Took(p.ttft_high_ms, p.tpot_high_ms, p.e2e_high_ms, math.inf)
+
+
 @given(weighed)
 def test_verdicts_agree_with_the_numbers(w: Weighed) -> None:
     targets = w.decision.targets
@@ -258,7 +269,7 @@ def test_verdicts_agree_with_the_numbers(w: Weighed) -> None:
             Verdict.LATE_TPOT: p.tpot_ms > targets.tpot_ms,
             Verdict.LATE_E2E: p.e2e_ms > targets.e2e_ms,
         }
-        sure = targets.met(p.ttft_high_ms, p.tpot_high_ms, p.e2e_high_ms)
+        sure = targets.met(at_high(p))
         admit = KNOWN[found.profile].limits.admit
         silent = replica.observed_at < NOW - AGE_S or replica.health is not Health.SERVING
         holds = {
@@ -331,8 +342,8 @@ def test_the_rule_that_decided_is_borne_out_by_the_numbers(w: Weighed) -> None:
         assert w.decision.outcome in (Outcome.HELD, Outcome.REJECTED)
         return
     p = chosen.prediction
-    in_time = targets.met(p.ttft_ms, p.tpot_ms, p.e2e_ms)
-    sure = in_time and targets.met(p.ttft_high_ms, p.tpot_high_ms, p.e2e_high_ms)
+    in_time = targets.met(at_median(p))
+    sure = in_time and targets.met(at_high(p))
     assert (w.decision.outcome, w.decision.rule, True) in {
         (Outcome.PLACED, "confident", sure),
         (Outcome.PLACED, "median", in_time),
@@ -420,7 +431,7 @@ def test_what_runs_is_not_held_and_leaves_only_for_a_sure_place(w: Weighed) -> N
             assert w.decision.chosen is not None
             found, targets = w.decision.chosen.prediction, w.decision.targets
             assert found is not None
-            assert targets.met(found.ttft_high_ms, found.tpot_high_ms, found.e2e_high_ms)
+            assert targets.met(at_high(found))
 
 
 @given(weighed)
@@ -477,8 +488,8 @@ def test_what_is_explored_is_in_time_by_the_bare_curve(
     bare = own_prediction(asked, replace(snapshot, residuals={}), decision.chosen, affinity=True)
     learned = own_prediction(asked, snapshot, decision.chosen, affinity=True)
     targets = decision.targets
-    by_curve = targets.met(bare.ttft_ms, bare.tpot_ms, bare.e2e_ms * (1 + 1e-9))
-    assert by_curve or targets.met(learned.ttft_ms, learned.tpot_ms, learned.e2e_ms)
+    by_curve = targets.met(at_median(bare._replace(e2e_ms=bare.e2e_ms * (1 + 1e-9))))
+    assert by_curve or targets.met(at_median(learned))
 
 
 @given(policies, requests, snapshots(), st.integers(1, 100))

@@ -16,6 +16,7 @@ from tests.support.congruence import DEPLOYMENT, FLEET, Got
 from paretoserve import sdk
 from paretoserve.app.wiring import GatewayService
 from paretoserve.domain.profile import Profile
+from paretoserve.domain.targets import Took
 from paretoserve.executor import catalog
 from paretoserve.executor.server import ExecutorServer
 from paretoserve.gateway.discovery import Endpoint, StaticDiscovery
@@ -172,8 +173,8 @@ async def _send(client: sdk.AsyncClient, arrival: Arrival, begin: float) -> Got:
     if first_at is None or tokens != arrival.output_tokens:
         raise AssertionError(f"{arrival.request_id} got {tokens} of {arrival.output_tokens} tokens")
     ttft_ms, e2e_ms = 1000 * (first_at - due), 1000 * (last_at - due)
-    tpot_ms = (e2e_ms - ttft_ms) / (tokens - 1)
-    return Got(arrival.tier, TARGETS[arrival.tier].met(ttft_ms, tpot_ms, e2e_ms), ttft_ms, tpot_ms)
+    took = Took.answer(ttft_ms, e2e_ms, tokens)
+    return Got(arrival.tier, TARGETS[arrival.tier].met(took), ttft_ms, took.tpot_ms)
 
 
 def _logged(row: DecisionRow) -> Got:

@@ -8,7 +8,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from paretoserve.domain.document import Document
-from paretoserve.domain.targets import Targets
+from paretoserve.domain.targets import FEWEST_WITH_TPOT, Targets
 
 Overload = Literal["spill", "degrade", "shed"]
 
@@ -31,6 +31,12 @@ class Tier(Document):
     name: str = Field(description="what tenants and requests name")
     ttft_ms: float | None = Field(default=None, gt=0, description="time to first token, ms")
     tpot_ms: float | None = Field(default=None, gt=0, description="time per output token, ms")
+    tpot_from_tokens: int = Field(
+        default=FEWEST_WITH_TPOT,
+        ge=FEWEST_WITH_TPOT,
+        description="tpot_ms is promised to answers of at least so many output tokens; a shorter "
+        "one is judged by the other targets only",
+    )
     e2e_ms: float | None = Field(default=None, gt=0, description="arrival to last token, ms")
     percentile: float = Field(
         default=0.95, gt=0, lt=1, description="share of requests promised to meet the targets"
@@ -51,12 +57,22 @@ class Tier(Document):
     @property
     def targets(self) -> Targets:
         """The targets, infinite where none is set."""
-        return Targets(self.ttft_ms or math.inf, self.tpot_ms or math.inf, self.e2e_ms or math.inf)
+        return Targets(
+            self.ttft_ms or math.inf,
+            self.tpot_ms or math.inf,
+            self.e2e_ms or math.inf,
+            self.tpot_from_tokens,
+        )
 
     @model_validator(mode="after")
     def _promises_something(self) -> Self:
-        if self.targets == Targets():
+        if self.targets.empty:
             raise ValueError("a tier promises something: set ttft_ms, tpot_ms or e2e_ms")
+        if self.tpot_ms is None and self.tpot_from_tokens != FEWEST_WITH_TPOT:
+            raise ValueError(
+                f"tpot_from_tokens is {self.tpot_from_tokens}, the length of answer from which "
+                "tpot_ms is promised, but there is no tpot_ms: set it, or leave both out"
+            )
         if len(set(self.overload)) != len(self.overload) or "shed" in self.overload[:-1]:
             raise ValueError("overload names each step once, and shed comes last")
         return self

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from paretoserve.domain.decision import Decision
 from paretoserve.domain.errors import ParetoserveError
-from paretoserve.domain.targets import Targets
+from paretoserve.domain.targets import Targets, Took
 from paretoserve.gateway.calls import Call, Completed
 from paretoserve.gateway.observer import Watch
 from paretoserve.telemetry.decision_log import DecisionLog
 from paretoserve.telemetry.decision_memory import DecisionMemory
 from paretoserve.telemetry.decision_row import CANCELLED, COMPLETED, FAILED, REFUSED, Result
-from paretoserve.telemetry.requests import mean_tpot_ms, outcome_of
+from paretoserve.telemetry.requests import outcome_of
 
 
 class DecisionLogObserver:
@@ -74,13 +74,13 @@ class DecisionWatch(Watch):
     def completed(self, completed: Completed, at: float) -> None:
         del at
         usage, timing = completed.usage, completed.timing
-        tpot_ms = mean_tpot_ms(usage, timing)
+        took = Took.answer(timing.ttft_ms, timing.total_ms, usage.completion_tokens)
         result = Result(
             COMPLETED,
-            self._targets.met(timing.ttft_ms, tpot_ms, timing.total_ms),
-            timing.ttft_ms,
-            tpot_ms,
-            timing.total_ms,
+            self._targets.met(took),
+            took.ttft_ms,
+            took.tpot_ms,
+            took.e2e_ms,
             usage.completion_tokens,
             usage.cached_tokens,
             completed.gpu_seconds,

@@ -60,25 +60,36 @@ NOWHERE = Pace("", math.inf, math.inf, math.inf)
 
 
 def chance(stream: Stream, lasting: Lasting, pace: Pace, now: float) -> float:
-    """The chance that a stream keeps what it was promised if it goes on at a pace.
-
-    One that is behind makes up for it by going on for long enough at less than the promised TPOT;
-    at more than that it must end before it has used up what it is ahead. An end-to-end time must
-    hold for all that may still come.
+    """The chance that a stream keeps what it was promised if it goes on at a pace. An end-to-end
+    time must hold for all that may still come.
     """
     targets, delay_ms, tpot_ms, kept = stream.targets, pace.delay_ms(stream), pace.of(stream), 1.0
     if tpot_ms == math.inf:
         return 0.0
     if targets.tpot_ms < math.inf:
-        behind, gained = stream.overdrawn_ms(now) + delay_ms, targets.tpot_ms - tpot_ms
-        if behind > 0:
-            kept = lasting(behind / gained) if gained > 0 else 0.0
-        elif -math.inf < behind and gained < 0:
-            kept = 1 - lasting(1 + math.floor(behind / gained))
+        behind = stream.overdrawn_ms(now) + delay_ms
+        kept = _pace_kept(stream, lasting, behind, targets.tpot_ms - tpot_ms)
     if targets.e2e_ms < math.inf:
         left_ms = targets.e2e_ms - 1000 * (now - stream.arrived_at) - delay_ms
         kept = min(kept, 1 - lasting(1 + math.floor(left_ms / tpot_ms)) if left_ms > 0 else 0.0)
     return kept
+
+
+def _pace_kept(stream: Stream, lasting: Lasting, behind: float, gained: float) -> float:
+    """The chance that a stream keeps a TPOT that it is `behind` of, milliseconds, and gains on by
+    `gained` with each token.
+
+    One that is behind makes up for it by going on for long enough at less than the promised TPOT;
+    at more than that it must end before it has used up what it is ahead. One that ends before it
+    is as long as TPOT is promised for has nothing to keep.
+    """
+    judged = stream.targets.tpot_from_tokens - stream.tokens
+    if behind > 0:
+        made_up = lasting(max(judged, behind / gained)) if gained > 0 else 0.0
+        return made_up + 1 - lasting(judged)
+    if -math.inf < behind and gained < 0:
+        return 1 - lasting(max(judged, 1 + math.floor(behind / gained)))
+    return 1.0
 
 
 def headroom_ms(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 
+from paretoserve.domain.targets import Took
 from paretoserve.domain.usage import Usage
 from paretoserve.placement.streams import Stream
 
@@ -45,12 +46,8 @@ def _kept(stream: Stream, usage: Usage | None, now: float) -> bool:
     """By what it has got, `now` being the time of its last token."""
     arrived_at, first_at = stream.arrived_at, stream.first_at
     first_at = now if first_at is None else first_at
-    gaps = _tokens(stream, usage) - 1
-    return stream.promised.met(
-        1000 * (first_at - arrived_at),
-        1000 * (now - first_at) / gaps if gaps > 0 else None,
-        1000 * (now - arrived_at),
-    )
+    ttft_ms, e2e_ms = 1000 * (first_at - arrived_at), 1000 * (now - arrived_at)
+    return stream.promised.met(Took.answer(ttft_ms, e2e_ms, _tokens(stream, usage)))
 
 
 def _tokens(stream: Stream, usage: Usage | None) -> int:
@@ -61,11 +58,12 @@ def _tokens(stream: Stream, usage: Usage | None) -> int:
 
 
 def _broken(stream: Stream, now: float) -> bool:
-    """Whether a target was missed by `now`. TPOT is by the pace so far, to which a silence counts
-    that not even a full step would make up for.
+    """Whether a target was missed by `now`. TPOT is by the pace so far, and by what it would be if a
+    full step came now: to that a silence counts which not even such a step would make up for.
     """
-    waited_ms = 1000 * (now - stream.arrived_at)
-    if stream.first_at is None or stream.ttft_ms is None:
-        return not stream.promised.met(waited_ms, None, waited_ms)
-    silent_ms = 1000 * (now - stream.first_at) / (stream.tokens - 1 + AT_ONCE)
-    return not stream.promised.met(stream.ttft_ms, max(stream.tpot_ms or 0.0, silent_ms), waited_ms)
+    waited_ms, ttft_ms = 1000 * (now - stream.arrived_at), stream.ttft_ms
+    if ttft_ms is None:
+        return not stream.promised.met(Took.answer(waited_ms, waited_ms, 0))
+    so_far = Took(ttft_ms, stream.tpot_ms, waited_ms, stream.tokens)
+    after_a_step = Took.answer(ttft_ms, waited_ms, stream.tokens + AT_ONCE)
+    return not (stream.promised.met(so_far) and stream.promised.met(after_a_step))

@@ -97,8 +97,9 @@ class Stream:
 
     @property
     def lane(self) -> Lane:
-        """What it needs of a replica. What is promised something of its own, or goes on after a
-        failure, may find no room where others do: only its tenant's like wait behind it.
+        """What it needs of a replica: a pace too, unless its answer is too short for its tier to
+        promise one. What is promised something of its own, or goes on after a failure, may find
+        no room where others do: only its tenant's like wait behind it.
         """
         request = self.request
         own = request.excluded_replicas or request.generated or request.has_own_targets
@@ -108,6 +109,7 @@ class Stream:
             request.logprobs,
             request.seeded,
             request.biased,
+            self.targets.tpot_ms < math.inf,
             request.tenant if own else "",
         )
 
@@ -158,9 +160,11 @@ class Stream:
         )
 
     def end_target_ms(self, rest: float) -> float:
-        """When it must end if `rest` tokens are to come, milliseconds after its arrival."""
+        """When it must end if `rest` tokens are to come, milliseconds after its arrival. With fewer
+        than TPOT is promised for, when it would have to be so long: it may yet get there.
+        """
         first_ms, targets = self.ttft_ms, self.targets
         if first_ms is None or targets.tpot_ms == math.inf:
             return targets.e2e_ms
-        gaps = max(self.tokens + rest - 1, 1.0)
+        gaps = max(self.tokens + rest, targets.tpot_from_tokens) - 1
         return min(targets.e2e_ms, first_ms + targets.tpot_ms * gaps)

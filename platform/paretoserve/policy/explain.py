@@ -13,6 +13,7 @@ from paretoserve.domain.targets import Targets
 from paretoserve.policy.choose import Choice
 from paretoserve.policy.directives import RuleError
 from paretoserve.policy.options import Option
+from paretoserve.policy.protocols import Case
 from paretoserve.policy.weigh import Board, verdicts
 
 PLACEABLE = (Verdict.FEASIBLE, Verdict.LIKELY)
@@ -181,9 +182,19 @@ def reason(board: Board, choice: Choice, by: Ruling | None, errors: Iterable[Rul
     said = _why(board, choice) if by is None else f"rule {by.rule!r} {by.does}"
     if by is not None and choice.option is not None:
         said += f", which is in time for tier {board.case.tier.name}"
+    said += _too_short(board.case)
     for error in errors:
         said += f"; rule {error.rule!r} did not apply: {error.kind}"
     return said
+
+
+def _too_short(case: Case) -> str:
+    """That the tier promises no TPOT to an answer that cannot get long enough for it."""
+    request, promised = case.request, case.tier.targets
+    if request.generated or promised.for_answer(request.max_tokens) is promised:
+        return ""
+    least = promised.tpot_from_tokens
+    return f"; TPOT is promised from {least} tokens on, max_tokens is {request.max_tokens}"
 
 
 def _why(board: Board, choice: Choice) -> str:

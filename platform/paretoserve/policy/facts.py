@@ -44,7 +44,7 @@ FACTS: tuple[Fact, ...] = (
     Fact("request.waited_ms", "double", "time since it arrived, ms", lambda c: float(c.request.waited_ms)),
     Fact("request.in_contract", "bool", "the tenant's contract covers it; else it is served at a fallback tier", lambda c: c.request.in_contract, few=True),
     Fact("request.ttft_ms", "double", f"TTFT promised to it: its own or the tier's; {_NONE}", lambda c: float(c.targets.ttft_ms)),
-    Fact("request.tpot_ms", "double", f"TPOT promised to it; {_NONE}", lambda c: float(c.targets.tpot_ms)),
+    Fact("request.tpot_ms", "double", f"TPOT promised to an answer of max_tokens; {_NONE}", lambda c: float(c.targets.tpot_ms)),
     Fact("request.e2e_ms", "double", f"end-to-end time promised to it; {_NONE}", lambda c: float(c.targets.e2e_ms)),
     Fact("tenant.name", "string", "who pays", lambda c: c.tenant.name, few=True),
     Fact("tenant.weight", "double", "its share among the tenants that wait", lambda c: float(c.tenant.weight), few=True),

@@ -72,15 +72,18 @@ class Rate(NamedTuple):
 
 
 def targets_of(request: Request, tier: Tier) -> Targets:
-    """What the request is promised: the tier's targets, or the client's own in their place."""
+    """What the request is promised: the tier's targets, or the client's own in their place, as far
+    as they hold for an answer that it may get.
+    """
     targets = tier.targets
-    if not request.has_own_targets:
-        return targets
-    return Targets(
-        request.ttft_ms or targets.ttft_ms,
-        request.tpot_ms or targets.tpot_ms,
-        request.e2e_ms or targets.e2e_ms,
-    )
+    if request.has_own_targets:
+        targets = Targets(
+            request.ttft_ms or targets.ttft_ms,
+            request.tpot_ms or targets.tpot_ms,
+            request.e2e_ms or targets.e2e_ms,
+            targets.tpot_from_tokens,
+        )
+    return targets.for_answer(request.max_tokens)
 
 
 def tolerable_tpot_ms(targets: Targets, estimate: Estimate, waited_ms: float) -> float:

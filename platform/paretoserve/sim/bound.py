@@ -12,6 +12,7 @@ the fleet bound the rate of requests by the least charge that each request can h
   (TPOT, charge) is a mean of operating points, and lies in their convex hull. Hence the charge is
   at least the hull's lower edge at the largest TPOT that keeps the targets: the TPOT target, or,
   where the end to end time is promised, what that leaves for each token after the fastest prefill.
+  An answer that is too short for its tier to promise it a TPOT may be charged at any.
 - A request whose prompt alone takes longer than its TTFT or end to end target cannot be met.
 - An attainment of at least `goal` in every tier leaves at most `1 - goal` of its requests unmet.
   Take them to be the dearest ones of the tier, and to have cost nothing.
@@ -141,11 +142,12 @@ def charged(
     return [
         Charged(
             one.tier,
-            charges.least(one, targets[one.tier]) if one.promised else 0.0,
-            _longest_s(one, targets[one.tier]),
+            charges.least(one, promised) if one.promised else 0.0,
+            _longest_s(one, promised),
             one.promised,
         )
         for one in work
+        for promised in (targets[one.tier].for_answer(one.output_tokens),)
     ]
 
 

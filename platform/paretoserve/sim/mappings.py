@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from paretoserve.domain.profile import Profile
+from paretoserve.domain.targets import Targets
 from paretoserve.domain.tier import Tier
 from paretoserve.latency.curve import batch_within, prefill_ms, tpot_ms
 from paretoserve.sim.bound import Work
@@ -102,7 +103,7 @@ def orders(tiers: Sequence[Tier], output_tokens: Sequence[int]) -> tuple[tuple[s
 
 
 def _tightness(tier: Tier, output_tokens: float) -> float:
-    targets = tier.targets
+    targets = tier.targets.for_answer(output_tokens)
     return min(targets.tpot_ms, targets.e2e_ms / output_tokens)
 
 
@@ -155,12 +156,14 @@ def _cuts(length: int, parts: int) -> Iterator[tuple[tuple[int, int], ...]]:
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """The mean request of one tier, and its share of all requests."""
+    """The mean request of one tier, and its share of all requests. `targets` are those of its
+    longest: some of them need the pace that is promised.
+    """
 
     share: float
     prompt_tokens: float
     output_tokens: float
-    tier: Tier
+    targets: Targets
 
 
 def demands(work: Iterable[Work], tiers: Iterable[Tier]) -> dict[str, Demand]:
@@ -175,7 +178,7 @@ def demands(work: Iterable[Work], tiers: Iterable[Tier]) -> dict[str, Demand]:
             share=len(own) / total,
             prompt_tokens=fmean(one.prompt_tokens for one in own),
             output_tokens=fmean(one.output_tokens / one.speed for one in own),
-            tier=by_name[tier],
+            targets=by_name[tier].targets.for_answer(max(one.output_tokens for one in own)),
         )
         for tier, own in groups.items()
     }
@@ -226,6 +229,6 @@ def _pool_rate(pool: Pool, demand: Sequence[Demand], profile: Profile) -> float:
 
 def _allowed_ms(demand: Demand, profile: Profile) -> float:
     """The TPOT that the tier's targets leave its mean request."""
-    targets = demand.tier.targets
+    targets = demand.targets
     left = targets.e2e_ms - prefill_ms(profile.curve, demand.prompt_tokens)
     return min(targets.tpot_ms, left / demand.output_tokens)

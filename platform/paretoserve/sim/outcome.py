@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 
 from paretoserve.domain.decision import Decision, Verdict
 from paretoserve.domain.errors import InvalidRequest, ParetoserveError, Saturated, Unavailable
-from paretoserve.domain.targets import Targets
+from paretoserve.domain.targets import Targets, Took
 from paretoserve.sim.records import Record
 from paretoserve.sim.workload import Arrival
 
@@ -41,12 +41,11 @@ def refusal_reason(decision: Decision | None, error: ParetoserveError | None) ->
 
 def ended(record: Record, first_at: float, last_at: float, tokens: int, targets: Targets) -> None:
     """Close the record of a stream that had all its tokens; TPOT spans whatever gaps it had."""
+    arrived_at = record.arrived_at
+    took = Took.answer(1000 * (first_at - arrived_at), 1000 * (last_at - arrived_at), tokens)
     record.output_tokens = tokens
-    record.ttft_ms = 1000 * (first_at - record.arrived_at)
-    record.e2e_ms = 1000 * (last_at - record.arrived_at)
-    if tokens > 1:
-        record.tpot_ms = 1000 * (last_at - first_at) / (tokens - 1)
-    record.met = targets.met(record.ttft_ms, record.tpot_ms, record.e2e_ms)
+    record.ttft_ms, record.tpot_ms, record.e2e_ms = took.ttft_ms, took.tpot_ms, took.e2e_ms
+    record.met = targets.met(took)
 
 
 class Hope:

@@ -87,7 +87,15 @@ def _inputs(inputs: Inputs, deployment: Deployment, plan: Plan) -> Json:
         "clients": [client.model_dump() for client in plan.clients],
         "tiers": [
             tier.model_dump(
-                include={"name", "ttft_ms", "tpot_ms", "e2e_ms", "percentile", "priority"}
+                include={
+                    "name",
+                    "ttft_ms",
+                    "tpot_ms",
+                    "tpot_from_tokens",
+                    "e2e_ms",
+                    "percentile",
+                    "priority",
+                }
             )
             for tier in sorted(deployment.tiers, key=lambda tier: (-tier.priority, tier.name))
         ],

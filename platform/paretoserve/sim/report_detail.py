@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from paretoserve.domain.targets import FEWEST_WITH_TPOT
 from paretoserve.sim.report_cells import Cell, Figures, Table, number, percent, row
 
 USE = (
@@ -32,7 +33,7 @@ def latency(report: Figures, points: Sequence[Figures]) -> Table:
             *(
                 cell
                 for figure, digits in (("ttft_ms", 0), ("tpot_ms", 2), ("e2e_ms", 0))
-                for cell in _percentiles(tier[figure], targets[tier["tier"]][figure], digits)
+                for cell in _percentiles(tier[figure], targets[tier["tier"]], figure, digits)
             ),
         )
         for point in points
@@ -48,14 +49,17 @@ def latency(report: Figures, points: Sequence[Figures]) -> Table:
     )
 
 
-def _percentiles(found: Figures, target: float | None, digits: int) -> list[Cell]:
+def _percentiles(found: Figures, promised: Figures, figure: str, digits: int) -> list[Cell]:
+    """Of all that were served; where TPOT is promised to long answers only, the target says so."""
+    target, since = promised[figure], promised["tpot_from_tokens"]
+    long_only = figure == "tpot_ms" and since > FEWEST_WITH_TPOT
     values = [found[name]["value"] for name in ("p50", "p95", "p99")]
     return [
         *(
             Cell(number(v, digits), v is not None and target is not None and v > target)
             for v in values
         ),
-        Cell(f"{target:g}" if target is not None else "-"),
+        Cell("-" if target is None else f"{target:g}" + f" from {since}" * long_only),
     ]
 
 

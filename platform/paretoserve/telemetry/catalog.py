@@ -59,7 +59,7 @@ LABELS: dict[Label, str] = {
     Label.OUTCOME: "a fixed word, listed with the metric",
     Label.REASON: "a fixed word: an error's reason, a finish reason, or a candidate's verdict",
     Label.RULE: "the step of the policy that decided, or the name of the policy's rule that did",
-    Label.TARGET: "`ttft`, `tpot`, `e2e`, or `all` (goodput: every target of the request met)",
+    Label.TARGET: "`ttft`, `tpot`, `e2e`, each where it was promised to the answer, or `all` (goodput: every target met)",
     Label.STATE: "`starting`, `serving`, `draining` or `lost`",
     Label.TYPE: "`input`, `output`, or `cached` (the part of input from the prefix cache)",
     Label.WINDOW: "`1m`, `5m` or `1h`: how far back it looks",

@@ -21,7 +21,7 @@ from paretoserve.domain.prediction import Prediction
 from paretoserve.domain.replica import Health, ReplicaState, Snapshot
 from paretoserve.domain.request import Request
 from paretoserve.domain.residual import Factors, Residuals
-from paretoserve.domain.targets import Targets
+from paretoserve.domain.targets import FEWEST_WITH_TPOT, Targets
 from paretoserve.telemetry.columns import (
     finite,
     from_micros,
@@ -106,7 +106,7 @@ def encode(row: DecisionRow, weight: float, pseudonym: Callable[[str], str]) -> 
         "request": _request(row.request, pseudonym),
         "tier": decision.tier,
         "in_contract": decision.in_contract,
-        "targets": [finite(bound) for bound in _bounds(decision.targets)],
+        "targets": _targets(decision.targets),
         "outcome": decision.outcome,
         "rule": decision.rule,
         "reason": decision.reason,
@@ -289,7 +289,7 @@ def _decision_of(value: Json, request: Request, replicas: Sequence[ReplicaState]
         outcome=Outcome(value["outcome"]),
         rule=value["rule"],
         reason=value["reason"],
-        targets=Targets(*(infinite(bound) for bound in value["targets"])),
+        targets=_targets_of(*value["targets"]),
         candidates=candidates,
         chosen=None if chosen is None else candidates[chosen],
         retry_after_s=value["retry_after_s"],
@@ -300,5 +300,17 @@ def _decision_of(value: Json, request: Request, replicas: Sequence[ReplicaState]
     )
 
 
-def _bounds(targets: Targets) -> tuple[float, float, float]:
-    return targets.ttft_ms, targets.tpot_ms, targets.e2e_ms
+def _targets(targets: Targets) -> list[float | None]:
+    """Its bounds, and from how many tokens on TPOT is promised where not every answer has one."""
+    bounds = [finite(bound) for bound in (targets.ttft_ms, targets.tpot_ms, targets.e2e_ms)]
+    few = targets.tpot_from_tokens == FEWEST_WITH_TPOT
+    return bounds if few else [*bounds, targets.tpot_from_tokens]
+
+
+def _targets_of(
+    ttft_ms: float | None,
+    tpot_ms: float | None,
+    e2e_ms: float | None,
+    tpot_from_tokens: int = FEWEST_WITH_TPOT,
+) -> Targets:
+    return Targets(infinite(ttft_ms), infinite(tpot_ms), infinite(e2e_ms), tpot_from_tokens)

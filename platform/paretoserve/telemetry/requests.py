@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 from opentelemetry.trace import SpanKind, Status, StatusCode, Tracer
@@ -20,7 +19,7 @@ from paretoserve.domain.errors import (
     Unauthenticated,
     Unavailable,
 )
-from paretoserve.domain.targets import Targets
+from paretoserve.domain.targets import Targets, Took
 from paretoserve.domain.usage import Timing, Usage
 from paretoserve.telemetry import catalog
 from paretoserve.telemetry.catalog import Attribute, Label
@@ -187,12 +186,13 @@ class RequestRecord:
             ("cached", usage.cached_tokens),
         ):
             record(catalog.TOKENS_TOTAL, count, {**self._placed, Label.TYPE: kind})
-        tpot_ms = mean_tpot_ms(usage, timing)
+        took = Took.answer(timing.ttft_ms, timing.total_ms, usage.completion_tokens)
         if usage.completion_tokens:
             record(catalog.TTFT, timing.ttft_ms / 1000, served)
-        if tpot_ms is not None:
-            record(catalog.TPOT, tpot_ms / 1000, served)
-        for target, met in attainment(self._targets, timing, tpot_ms).items():
+        if took.tpot_ms is not None:
+            record(catalog.TPOT, took.tpot_ms / 1000, served)
+        kept = self._targets.kept(took)
+        for target, met in (*kept.items(), ("all", all(kept.values()))):
             outcome = "met" if met else "missed"
             labels = {Label.TARGET: target, Label.OUTCOME: outcome}
             record(catalog.ATTAINMENT, 1, {**self._placed, **labels})
@@ -237,20 +237,3 @@ def preferred_verdict(decision: Decision) -> str:
     own = [candidate for candidate in decision.candidates if candidate.profile == preferred]
     near = min(own, key=lambda c: c.prediction.ttft_ms if c.prediction else float("inf"))
     return str(near.verdict)
-
-
-def mean_tpot_ms(usage: Usage, timing: Timing) -> float | None:
-    """Mean milliseconds per output token after the first; None when there was only one."""
-    gaps = usage.completion_tokens - 1
-    return (timing.total_ms - timing.ttft_ms) / gaps if gaps > 0 else None
-
-
-def attainment(targets: Targets, timing: Timing, tpot_ms: float | None) -> dict[str, bool]:
-    """Whether each target that there is was met, and all of them; one token has no TPOT to miss."""
-    promised = {
-        "ttft": (timing.ttft_ms, targets.ttft_ms),
-        "tpot": (tpot_ms or 0.0, targets.tpot_ms),
-        "e2e": (timing.total_ms, targets.e2e_ms),
-    }
-    met = {name: took <= limit for name, (took, limit) in promised.items() if limit < math.inf}
-    return met | {"all": all(met.values())}

@@ -7,7 +7,7 @@ from typing import Any
 
 from paretoserve.domain.decision import Candidate, Decision, Outcome, Verdict
 from paretoserve.domain.prediction import Prediction
-from paretoserve.domain.targets import Targets
+from paretoserve.domain.targets import FEWEST_WITH_TPOT, Targets
 from paretoserve.wire._pb import inference_pb2 as pb
 
 
@@ -66,6 +66,7 @@ def decision_to_dict(decision: Decision) -> dict[str, Any]:
             "ttft_ms": _finite(targets.ttft_ms),
             "tpot_ms": _finite(targets.tpot_ms),
             "e2e_ms": _finite(targets.e2e_ms),
+            "tpot_from_tokens": targets.tpot_from_tokens,
         },
         "chosen": None if decision.chosen is None else _candidate_to_dict(decision.chosen),
         "candidates": [_candidate_to_dict(candidate) for candidate in decision.candidates],
@@ -81,6 +82,7 @@ def _targets_to_proto(targets: Targets) -> pb.Targets:
         ttft_ms=_finite(targets.ttft_ms),
         tpot_ms=_finite(targets.tpot_ms),
         e2e_ms=_finite(targets.e2e_ms),
+        tpot_from_tokens=targets.tpot_from_tokens,
     )
 
 
@@ -89,6 +91,7 @@ def _targets_from_proto(message: pb.Targets) -> Targets:
         message.ttft_ms if message.HasField("ttft_ms") else math.inf,
         message.tpot_ms if message.HasField("tpot_ms") else math.inf,
         message.e2e_ms if message.HasField("e2e_ms") else math.inf,
+        message.tpot_from_tokens or FEWEST_WITH_TPOT,
     )
 
 

@@ -146,6 +146,18 @@ def test_a_stream_that_is_ahead_may_be_too_slow_for_a_while() -> None:
     assert chance(found, lasting, Pace("wide", 12.05), NOW) == pytest.approx(1 - 0.99**10)
 
 
+def test_a_stream_that_ends_before_tpot_is_promised_has_none_to_lose() -> None:
+    """It has eleven tokens, and TPOT is promised from 31 on: it ends before with 1 - 0.99**19."""
+    short, behind = 1 - 0.99**19, stream(Targets(300, 8, tpot_from_tokens=31))
+    assert chance(behind, lasting, Pace("wide", 9), NOW) == pytest.approx(short)
+    assert chance(behind, lasting, Pace("wide", 6), NOW) == 1, "made up for by then"
+    made_up = 0.99**39  # 20 ms at half a millisecond a token
+    assert chance(behind, lasting, Pace("wide", 7.5), NOW) == pytest.approx(short + made_up)
+    ahead = stream(Targets(300, 11.05, tpot_from_tokens=31))
+    assert chance(ahead, lasting, Pace("wide", 12.05), NOW) == pytest.approx(short)
+    assert chance(ahead, lasting, Pace("wide", 11.25), NOW) == pytest.approx(1 - 0.99**52)
+
+
 def test_an_end_to_end_time_must_hold_for_all_that_may_come() -> None:
     found = stream(Targets(e2e_ms=1005))
     assert chance(found, lasting, Pace("wide", 10), NOW) == pytest.approx(1 - 0.99**80)
@@ -167,7 +179,13 @@ def test_drafts_that_are_accepted_more_often_are_a_faster_pace() -> None:
 
 
 TARGETS = st.sampled_from(
-    (Targets(300, 8), Targets(300, 11), Targets(e2e_ms=1000), Targets(300, 9, 1500))
+    (
+        Targets(300, 8),
+        Targets(300, 8, tpot_from_tokens=40),
+        Targets(300, 11),
+        Targets(e2e_ms=1000),
+        Targets(300, 9, 1500),
+    )
 )
 
 

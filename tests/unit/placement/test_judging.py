@@ -18,6 +18,7 @@ from paretoserve.placement.streams import Stream
 TIER = Tier(name="premium", ttft_ms=300, tpot_ms=10, profiles=("fast",))
 PROMISED = Targets(300, 10)
 WHOLE = Targets(e2e_ms=1000)
+LONG = Targets(300, 10, tpot_from_tokens=12)
 
 
 def stream(
@@ -34,6 +35,11 @@ def stream(
 def bounds(targets: Targets) -> dict[str, float | None]:
     """Those of a tier."""
     return {name: None if bound == math.inf else bound for name, bound in asdict(targets).items()}
+
+
+def long(tokens: int, pace_ms: float) -> Stream:
+    """One whose pace counts from twelve tokens on."""
+    return stream(tokens, pace_ms=pace_ms, targets=LONG)
 
 
 def test_what_a_client_asks_for_beyond_its_tier_is_at_its_own_risk() -> None:
@@ -59,6 +65,8 @@ KEPT, MISSED, NOT_COUNTED = True, False, None
         ("first token late", stream(11, begin_ms=301), 351, End.COMPLETE, MISSED),
         ("too slow", stream(11, pace_ms=11), 210, End.COMPLETE, MISSED),
         ("one token has no pace", stream(1), 290, End.COMPLETE, KEPT),
+        ("slow, and too short for a pace", long(11, 11), 210, End.COMPLETE, KEPT),
+        ("slow, and long enough", long(12, 11), 221, End.COMPLETE, MISSED),
         ("end in time", stream(11, targets=WHOLE), 999, End.COMPLETE, KEPT),
         ("end late", stream(11, targets=WHOLE), 1001, End.COMPLETE, MISSED),
         ("failed in mid-stream, all in time", stream(11), 150, End.FAILED, MISSED),
@@ -69,6 +77,9 @@ KEPT, MISSED, NOT_COUNTED = True, False, None
         ("left, first token in time, pace kept", stream(11), 150, End.LEFT, NOT_COUNTED),
         ("left, first token late", stream(2, begin_ms=301), 306, End.LEFT, MISSED),
         ("left, slow so far", stream(11, pace_ms=11), 210, End.LEFT, MISSED),
+        ("left, slow so far, still too short", long(11, 11), 210, End.LEFT, NOT_COUNTED),
+        ("left, slow and long enough", long(12, 11), 221, End.LEFT, MISSED),
+        ("left, silent while too short", long(1, 11), 101 + 10 * AT_ONCE, End.LEFT, MISSED),
         ("left between two steps", stream(1), 99 + 10 * AT_ONCE, End.LEFT, NOT_COUNTED),
         ("left, silent for longer", stream(1), 101 + 10 * AT_ONCE, End.LEFT, MISSED),
         ("left before its end was due", stream(11, targets=WHOLE), 999, End.LEFT, NOT_COUNTED),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -150,6 +151,20 @@ def test_attainment_is_about_every_target(first_ms: float, pace_ms: float, met: 
     last_at = world.stream("r", pace_ms, tokens=5, begin=NOW + first_ms / 1000)
     world.finish("r", last_at)
     assert world.met("premium") == (int(met), 1)
+
+
+def test_an_answer_too_short_for_a_promise_of_tpot_has_none_to_wait_for_or_lose() -> None:
+    named = {tier.name: tier for tier in TIERS}
+    reader = named["premium"].model_copy(update={"tpot_from_tokens": 16, "profiles": BOTH})
+    world = full_of_premium(tiers=(reader, named["strict"]))
+    assert isinstance(world.arrive("premium", "long", max_tokens=16), Held)
+    short = world.arrive("premium", "short", max_tokens=15)
+    assert isinstance(short, Placed)
+    assert (short.ticket.profile, short.ticket.tpot_ms) == ("wide", math.inf)
+    last_at = world.stream("short", pace_ms=7, tokens=15, begin=NOW + 0.1)
+    assert world.router.tick(last_at) == []
+    world.finish("short", last_at, got=15)
+    assert world.met("premium") == (1, 1)
 
 
 def test_a_known_id_and_an_unknown_tier_are_errors_that_leave_nothing() -> None:

@@ -68,6 +68,8 @@ def test_its_rest_after_two_moves_holds_every_token_once() -> None:
         (Targets(tpot_ms=25), 100 + 25 * (11 + 40 - 1)),
         (Targets(tpot_ms=25, e2e_ms=1000), 1000),
         (Targets(ttft_ms=300), math.inf),
+        (Targets(tpot_ms=25, tpot_from_tokens=51), 100 + 25 * (11 + 40 - 1)),
+        (Targets(tpot_ms=25, tpot_from_tokens=80), 100 + 25 * (80 - 1)),
     ],
 )
 def test_when_it_must_end(targets: Targets, end_ms: float) -> None:
@@ -114,3 +116,4 @@ def test_requests_that_need_the_same_are_alike() -> None:
     assert plain.lane == penal.lane
     penal.request = replace(penal.request, penalized=True)
     assert plain.lane != penal.lane
+    assert stream(Targets(300, 8)).lane == stream(Targets(300, 9)).lane != stream(Targets(300)).lane

@@ -40,6 +40,18 @@ def test_a_clients_own_targets_stand_in_place_of_the_tiers(
 
 
 @pytest.mark.parametrize(
+    ("max_tokens", "own", "tpot_ms"),
+    [(16, {}, 25), (15, {}, math.inf), (16, {"tpot_ms": 9.0}, 9), (15, {"tpot_ms": 9.0}, math.inf)],
+)
+def test_an_answer_that_cannot_get_long_enough_is_promised_no_tpot(
+    max_tokens: int, own: dict[str, float], tpot_ms: float
+) -> None:
+    long = STANDARD.model_copy(update={"tpot_from_tokens": 16})
+    found = targets_of(request("standard", max_tokens=max_tokens, **own), long)
+    assert found == Targets(1000, tpot_ms, math.inf, 16)
+
+
+@pytest.mark.parametrize(
     ("targets", "waited_ms", "stands_ms"),
     [
         (Targets(tpot_ms=25), 900, 25),  # the TPOT target, however long it has waited

@@ -13,6 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from paretoserve.domain.profile import CurvePoint, LatencyCurve, Limits, Profile
+from paretoserve.domain.targets import Took
 from paretoserve.domain.tier import Tier
 from paretoserve.sim.bound import Bound, Work, charged, sampled_bound, upper_bound, work_of
 from paretoserve.sim.engine import ModelledEngine
@@ -249,6 +250,7 @@ TIERS = {
     "tight": tier("tight", ttft_ms=300, tpot_ms=4),
     "loose": tier("loose", ttft_ms=1000, tpot_ms=14),
     "whole": tier("whole", e2e_ms=2500),
+    "long": tier("long", ttft_ms=300, tpot_ms=4, tpot_from_tokens=20),
 }
 
 
@@ -263,10 +265,8 @@ def attained(work: Sequence[Work], rate: float, replicas: Sequence[Replica]) -> 
     met: dict[str, list[bool]] = {}
     for (at, job, _), one in zip(arrivals, work, strict=True):
         begin, end = ends[job.request_id]
-        tokens = one.output_tokens - 1
-        tpot_ms = 1000 * (end - begin) / tokens if tokens else None
-        targets = TIERS[one.tier].targets
-        ok = targets.met(1000 * (begin - at), tpot_ms, 1000 * (end - at))
+        took = Took.answer(1000 * (begin - at), 1000 * (end - at), one.output_tokens)
+        ok = TIERS[one.tier].targets.met(took)
         met.setdefault(one.tier, []).append(ok)
     return min(sum(own) / len(own) for own in met.values())
 

@@ -15,6 +15,7 @@ from tests.support.decisions import TENANTS, policy, rows
 from paretoserve.domain.prediction import Prediction
 from paretoserve.domain.replica import ReplicaState, Snapshot
 from paretoserve.domain.request import Request
+from paretoserve.domain.targets import Targets
 from paretoserve.telemetry import decision_codec as codec
 from paretoserve.telemetry.decision_codec import SchemaError, decode, encode
 from paretoserve.telemetry.decision_files import RotatingFiles, log_files
@@ -73,6 +74,20 @@ def test_unbounded_predictions_and_profiles_without_replicas_are_read_back() -> 
     first, second, *_ = decode(line_of(row)).decision.candidates
     assert (first.prediction, first.price, first.replica_id) == (infinite, math.inf, "")
     assert second.prediction is None
+
+
+@pytest.mark.parametrize(
+    ("targets", "written"),
+    [
+        (Targets(300, 2, tpot_from_tokens=16), [300, 2, None, 16]),
+        (Targets(e2e_ms=4000), [None, None, 4000]),  # as in logs from before there was a length
+    ],
+)
+def test_targets_are_read_back(targets: Targets, written: list[float | None]) -> None:
+    row = rows(3, 1)[0]
+    line = line_of(replace(row, decision=replace(row.decision, targets=targets)))
+    assert json.loads(line)["targets"] == written
+    assert decode(line).decision.targets == targets
 
 
 def test_an_empty_fleet_is_read_back() -> None:

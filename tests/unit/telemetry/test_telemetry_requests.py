@@ -25,8 +25,6 @@ from paretoserve.telemetry.live import Telemetry
 from paretoserve.telemetry.requests import (
     Arrival,
     RequestRecord,
-    attainment,
-    mean_tpot_ms,
     outcome_of,
     preferred_verdict,
 )
@@ -190,17 +188,24 @@ def test_attainment_of_each_target_and_of_all(telemetry: Telemetry) -> None:
 
 
 @pytest.mark.parametrize(
-    ("targets", "tpot_ms", "met"),
+    ("tokens", "counted"),
     [
-        (Targets(e2e_ms=140), 10, {"e2e": True, "all": True}),
-        (Targets(ttft_ms=100, e2e_ms=139), 10, {"ttft": True, "e2e": False, "all": False}),
-        (Targets(tpot_ms=5), None, {"tpot": True, "all": True}),
+        (15, {("ttft", "met"), ("all", "met")}),
+        (16, {("ttft", "met"), ("tpot", "missed"), ("all", "missed")}),
     ],
 )
-def test_only_what_was_promised_counts(
-    targets: Targets, tpot_ms: float | None, met: dict[str, bool]
+def test_a_target_counts_for_answers_that_it_was_promised_to(
+    telemetry: Telemetry, tokens: int, counted: set[tuple[str, str]]
 ) -> None:
-    assert attainment(targets, Timing(20, 100, 140), tpot_ms) == met
+    record = arrive(telemetry)
+    record.decided(replace(DECISION, targets=Targets(300, 5, tpot_from_tokens=16)))
+    record.completed(FinishReason.STOP, Usage(10, tokens), Timing(1, 100, 1000))
+    found = {
+        (labels["target"], labels["outcome"])
+        for (name, has), number in samples(telemetry).items()
+        if name == "paretoserve_attainment_total" and number and (labels := dict(has))
+    }
+    assert found == counted
 
 
 @pytest.mark.parametrize(
@@ -319,11 +324,6 @@ def test_a_caller_that_is_not_sampled_is_not_traced(telemetry: Telemetry) -> Non
     record.failed(errors.Saturated("x"), 1)
     assert telemetry.finished_spans() == ()
     assert record.traceparent.endswith("-00")
-
-
-def test_mean_tpot_needs_two_tokens() -> None:
-    assert mean_tpot_ms(Usage(1, 1), Timing(0, 10, 10)) is None
-    assert mean_tpot_ms(Usage(1, 5), Timing(0, 10, 30)) == 5
 
 
 def test_the_verdict_on_the_preferred_profile() -> None:

@@ -23,7 +23,9 @@ PLACED = decided(
     rule_errors=("a", "b"),
 )  # fmt: skip
 HELD = decided(Outcome.HELD, NONE, targets=Targets(e2e_ms=4000.0), hold_s=0.5)
-REJECTED = decided(Outcome.REJECTED, NONE, targets=Targets(ttft_ms=1.0), retry_after_s=0.0)
+REJECTED = decided(
+    Outcome.REJECTED, NONE, targets=Targets(1.0, 2.0, tpot_from_tokens=16), retry_after_s=0.0
+)
 
 
 def over_the_wire(decision: Decision) -> Decision:
@@ -75,7 +77,8 @@ def test_plain_values_hold_every_field_and_no_infinity() -> None:
     decision = decided(Outcome.REJECTED, late, NONE, retry_after_s=2.0, targets=Targets(1.0))
     plain = json.loads(json.dumps(decision_to_dict(decision), allow_nan=False))
     assert set(plain) == set(Decision.__dataclass_fields__)
-    assert plain["targets"] == {"ttft_ms": 1.0, "tpot_ms": None, "e2e_ms": None}
+    nothing = {"tpot_ms": None, "e2e_ms": None, "tpot_from_tokens": 2}
+    assert plain["targets"] == {"ttft_ms": 1.0, **nothing}
     assert (plain["outcome"], plain["chosen"], plain["retry_after_s"]) == ("rejected", None, 2.0)
     assert [c["verdict"] for c in plain["candidates"]] == ["late_ttft", "no_replica"]
     assert plain["candidates"][0]["price"] is None

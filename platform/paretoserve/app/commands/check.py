@@ -14,7 +14,7 @@ from paretoserve.app.telemetry import load_telemetry
 from paretoserve.domain.deployment import Deployment
 from paretoserve.domain.errors import EngineError
 from paretoserve.domain.model import Model
-from paretoserve.domain.targets import Targets
+from paretoserve.domain.targets import FEWEST_WITH_TPOT, Targets
 from paretoserve.executor.catalog import create
 from paretoserve.executor.tokenizer import Tokenizer
 from paretoserve.policy.analysis import doubt_deployment
@@ -54,8 +54,14 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _promised(targets: Targets) -> str:
-    named = (("TTFT", targets.ttft_ms), ("TPOT", targets.tpot_ms), ("end-to-end", targets.e2e_ms))
-    return ", ".join(f"{name} {value:g} ms" for name, value in named if value < math.inf)
+    few = targets.tpot_from_tokens == FEWEST_WITH_TPOT
+    since = "" if few else f" from {targets.tpot_from_tokens} tokens on"
+    named = (
+        ("TTFT", targets.ttft_ms, ""),
+        ("TPOT", targets.tpot_ms, since),
+        ("end-to-end", targets.e2e_ms, ""),
+    )
+    return ", ".join(f"{name} {ms:g} ms{since}" for name, ms, since in named if ms < math.inf)
 
 
 def _unusable(folder: Path, deployment: Deployment) -> Iterator[str]:

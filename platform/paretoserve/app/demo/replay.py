@@ -14,6 +14,7 @@ from enum import StrEnum
 from time import perf_counter
 
 from paretoserve.app.demo.workload import Job
+from paretoserve.domain.targets import Took
 from paretoserve.sdk import (
     AsyncClient,
     ClientOptions,
@@ -61,11 +62,16 @@ class Record:
     reason: str = ""
 
     @property
+    def took(self) -> Took | None:
+        """Of a whole answer; None without one."""
+        if self.fate is not Fate.DONE or self.ttft_ms is None:
+            return None
+        return Took.answer(self.ttft_ms, self.total_ms, self.completion_tokens)
+
+    @property
     def tpot_ms(self) -> float | None:
         """Time per output token after the first; None for a single token."""
-        if self.fate is not Fate.DONE or self.ttft_ms is None or self.completion_tokens < 2:
-            return None
-        return (self.total_ms - self.ttft_ms) / (self.completion_tokens - 1)
+        return self.took.tpot_ms if self.took is not None else None
 
 
 OnChange = Callable[[Record, int], None]

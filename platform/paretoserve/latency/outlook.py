@@ -78,6 +78,7 @@ class Lookout:
 
     def __init__(self, profile: Profile) -> None:
         curve, limits = profile.curve, profile.limits
+        self.profile = profile
         self._curve = curve
         self._tpot_ms = lru_cache(maxsize=None)(partial(short_tpot_ms, curve))
         self._prefill_rate = curve.prefill_tokens_per_s

@@ -19,7 +19,10 @@ class Estimate(NamedTuple):
 
     def accepts(self, profile: str) -> float:
         """The factor of one profile."""
-        return next((factor for name, factor in self.acceptance if name == profile), 1.0)
+        for name, factor in self.acceptance:
+            if name == profile:
+                return factor
+        return 1.0
 
 
 NO_ESTIMATE = Estimate()

@@ -29,16 +29,23 @@ def list_price(
     completion_tokens: float,
     most: float = math.inf,
 ) -> float:
-    """GPU-seconds that a request takes of a replica which is as full as the request's own TPOT
-    target lets it be, `most` streams at the utmost; infinity where even one stream is too slow.
+    """GPU-seconds that a request takes of a replica which is as full as `list_batch` says;
+    infinity where even one stream is too slow.
 
     The price of the room that it takes from others, whatever the load of the moment: what
     profiles are compared by.
     """
-    batch = batch_within(profile.curve, tpot_target_ms, profile.limits.max_batch)
+    batch = list_batch(profile, tpot_target_ms, most)
     if batch == 0:
         return math.inf
-    batch = max(1, int(min(batch, most)))
     return gpu_seconds(
         profile, batch=batch, prompt_tokens=prompt_tokens, completion_tokens=completion_tokens
     )
+
+
+def list_batch(profile: Profile, tpot_target_ms: float, most: float = math.inf) -> int:
+    """How full a replica may be for a request's own TPOT target, `most` streams at the utmost; 0
+    where even one stream is too slow.
+    """
+    batch = batch_within(profile.curve, tpot_target_ms, profile.limits.max_batch)
+    return max(1, int(min(batch, most))) if batch else 0

@@ -11,7 +11,17 @@ Knots = tuple[tuple[int, float], ...]
 
 
 def tpot_ms(curve: LatencyCurve, batch: float, kv_tokens: float = 0) -> float:
-    """Time per output token with `batch` streams that hold `kv_tokens` together, milliseconds.
+    """Time per output token with `batch` streams that hold `kv_tokens` together, milliseconds."""
+    return short_tpot_ms(curve, batch) + context_ms(curve, kv_tokens)
+
+
+def context_ms(curve: LatencyCurve, kv_tokens: float) -> float:
+    """What the tokens in the KV cache add to the time of each output token, milliseconds."""
+    return curve.kv_ms_per_1k_tokens * kv_tokens / 1000
+
+
+def short_tpot_ms(curve: LatencyCurve, batch: float) -> float:
+    """Time per output token with `batch` streams of short context, milliseconds.
 
     Linear between the curve's points; beyond the last one the last slope goes on; below the
     first one the first point holds.
@@ -25,7 +35,7 @@ def tpot_ms(curve: LatencyCurve, batch: float, kv_tokens: float = 0) -> float:
         left, right = points[at - 1], points[at]
         slope = (right.tpot_ms - left.tpot_ms) / (right.batch - left.batch)
         base = left.tpot_ms + slope * (batch - left.batch)
-    return max(base, 1e-6) + curve.kv_ms_per_1k_tokens * kv_tokens / 1000
+    return max(base, 1e-6)
 
 
 def fullest_tpot_ms(profile: Profile) -> float:

@@ -6,6 +6,7 @@ them apart is what lets a decision weigh 64 replicas in tens of microseconds.
 
 from __future__ import annotations
 
+from functools import lru_cache, partial
 from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from paretoserve.domain.profile import Profile
 from paretoserve.domain.replica import ReplicaState
 from paretoserve.domain.residual import NO_RESIDUALS, Residuals
-from paretoserve.latency.curve import tpot_ms
+from paretoserve.latency.curve import context_ms, short_tpot_ms, tpot_ms
 
 Floats = NDArray[np.float64]
 Number = TypeVar("Number", float, Floats)
@@ -56,45 +57,66 @@ _FACTORS = Outlook._fields.index("ttft_factor")
 def present_tpot_ms(profile: Profile, state: ReplicaState) -> float:
     """TPOT of what a replica holds now, by the bare curve, milliseconds."""
     batch = max(1, min(state.held, profile.limits.max_batch))
-    return tpot_ms(profile.curve, batch, state.kv_used_tokens) / (1 - _prompt_share(profile, state))
+    tpot = tpot_ms(profile.curve, batch, state.kv_used_tokens)
+    return tpot / (1 - _prompt_share(state, profile.curve.prefill_tokens_per_s))
 
 
-def _prompt_share(profile: Profile, state: ReplicaState) -> float:
+def _prompt_share(state: ReplicaState, prefill_tokens_per_s: float) -> float:
     """The share of its time that a replica spends on prompts."""
-    return min(state.prefill_rate / profile.curve.prefill_tokens_per_s, MOST_PREFILL_SHARE)
+    return min(state.prefill_rate / prefill_tokens_per_s, MOST_PREFILL_SHARE)
 
 
-def outlook(
-    profile: Profile, state: ReplicaState, residuals: Residuals = NO_RESIDUALS
-) -> Outlook[float]:
-    """The outlook of a replica of `profile`.
+class Lookout:
+    """Gives the outlook of a profile's replicas. What follows from the profile alone, such as TPOT
+    by batch, is computed once.
 
     Prompts are prefilled in chunks, first come first served, and each chunk's step also decodes
     what is running; so a prompt token waits for its own time and for its share of those decode
     steps. Seen from a stream that decodes, a replica that spends the share p of its time on
     prompts takes 1/(1-p) times as long for a token.
     """
-    curve, limits = profile.curve, profile.limits
-    present, kv_used = state.held, state.kv_used_tokens
-    decoding = min(state.running, limits.max_batch)
-    step_ms = tpot_ms(curve, decoding, kv_used) * curve.acceptance_length if decoding else 0.0
-    token_ms = 1000 / curve.prefill_tokens_per_s + step_ms / curve.chunk_tokens
-    batch = min(present + 1, limits.max_batch)
-    tpot = tpot_ms(curve, batch, kv_used)
-    ahead = max(0, present + 1 - limits.max_batch)
-    load = (present + 1) / limits.admit
-    return Outlook(
-        state.waiting_tokens * token_ms + step_ms / 2,
-        curve.prefill_ms + step_ms,
-        token_ms,
-        ahead * tpot / limits.max_batch,
-        tpot / (1 - _prompt_share(profile, state)),
-        profile.gpus / curve.prefill_tokens_per_s,
-        profile.gpus * tpot / 1000 / batch,
-        *residuals.at(load),
-        state.kv_total_tokens - kv_used if state.kv_total_tokens else float("inf"),
-        load,
-    )
+
+    def __init__(self, profile: Profile) -> None:
+        curve, limits = profile.curve, profile.limits
+        self.profile = profile
+        self._curve = curve
+        self._tpot_ms = lru_cache(maxsize=None)(partial(short_tpot_ms, curve))
+        self._prefill_rate = curve.prefill_tokens_per_s
+        self._prefill_token_ms = 1000 / curve.prefill_tokens_per_s
+        self._prompt_gpu_s = profile.gpus / curve.prefill_tokens_per_s
+        self._gpus, self._most, self._admit = profile.gpus, limits.max_batch, limits.admit
+
+    def outlook(self, state: ReplicaState, residuals: Residuals = NO_RESIDUALS) -> Outlook[float]:
+        """The outlook of one replica, the next request counted in."""
+        curve, most, kv_used = self._curve, self._most, state.kv_used_tokens
+        present, decoding = state.held + 1, min(state.running, most)
+        context = context_ms(curve, kv_used)
+        step_ms = 0.0
+        if decoding:
+            step_ms = (self._tpot_ms(decoding) + context) * curve.acceptance_length
+        token_ms = self._prefill_token_ms + step_ms / curve.chunk_tokens
+        batch = min(present, most)
+        tpot = self._tpot_ms(batch) + context
+        load = present / self._admit
+        return Outlook(
+            state.waiting_tokens * token_ms + step_ms / 2,
+            curve.prefill_ms + step_ms,
+            token_ms,
+            (present - batch) * tpot / most,
+            tpot / (1 - _prompt_share(state, self._prefill_rate)),
+            self._prompt_gpu_s,
+            self._gpus * tpot / 1000 / batch,
+            *residuals.at(load),
+            state.kv_total_tokens - kv_used if state.kv_total_tokens else float("inf"),
+            load,
+        )
+
+
+def outlook(
+    profile: Profile, state: ReplicaState, residuals: Residuals = NO_RESIDUALS
+) -> Outlook[float]:
+    """The outlook of a replica of `profile`."""
+    return Lookout(profile).outlook(state, residuals)
 
 
 def relearned(known: Outlook[float], residuals: Residuals) -> Outlook[float]:

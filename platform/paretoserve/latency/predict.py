@@ -2,18 +2,82 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Generic
+
 from paretoserve.domain.estimate import Estimate
 from paretoserve.domain.prediction import Prediction
 from paretoserve.latency.outlook import Number, Outlook
 
 
-def predict(
+@dataclass(slots=True, eq=False)
+class Forecast(Generic[Number]):
+    """A prediction whose figures are computed when they are asked for: of many replicas a decision
+    needs only those that something was promised about. They are named as in `Prediction`.
+
+    `first_ms` is the time to the first token and `token_ms` TPOT, as the curve alone says.
+    """
+
+    outlook: Outlook[Number]
+    prompt_tokens: Number | float
+    estimate: Estimate
+    waited_ms: float
+    acceptance: Number | float
+    wait_ms: Number
+    first_ms: Number
+    token_ms: Number
+
+    def ttft_ms(self) -> Number:
+        return self.first_ms * self.outlook.ttft_factor + self.waited_ms
+
+    def ttft_high_ms(self) -> Number:
+        return self.first_ms * self.outlook.ttft_high_factor + self.waited_ms
+
+    def tpot_ms(self) -> Number:
+        return self.token_ms * self.outlook.tpot_factor
+
+    def tpot_high_ms(self) -> Number:
+        return self.token_ms * self.outlook.tpot_high_factor
+
+    def e2e_ms(self) -> Number:
+        return _e2e(self.ttft_ms(), self.tpot_ms(), self.estimate.output_tokens)
+
+    def e2e_high_ms(self) -> Number:
+        high = self.estimate.output_tokens_high
+        return _e2e(self.ttft_high_ms(), self.tpot_high_ms(), high)
+
+    def gpu_seconds(self) -> Number:
+        outlook, output = self.outlook, self.estimate.output_tokens
+        decode = outlook.output_gpu_s * output / self.acceptance
+        return outlook.prompt_gpu_s * self.prompt_tokens + decode
+
+    def whole(self) -> Prediction[Number]:
+        """All figures."""
+        ttft_ms, ttft_high_ms = self.ttft_ms(), self.ttft_high_ms()
+        tpot_ms, tpot_high_ms = self.tpot_ms(), self.tpot_high_ms()
+        return Prediction(
+            self.wait_ms,
+            ttft_ms,
+            tpot_ms,
+            self.gpu_seconds(),
+            ttft_high_ms,
+            tpot_high_ms,
+            _e2e(ttft_ms, tpot_ms, self.estimate.output_tokens),
+            _e2e(ttft_high_ms, tpot_high_ms, self.estimate.output_tokens_high),
+        )
+
+
+def _e2e(ttft_ms: Number, tpot_ms: Number, output_tokens: float) -> Number:
+    return ttft_ms + tpot_ms * (output_tokens - 1)
+
+
+def forecast(
     outlook: Outlook[Number],
     prompt_tokens: Number | float,
     estimate: Estimate,
     waited_ms: float = 0.0,
     acceptance: Number | float = 1.0,
-) -> Prediction[Number]:
+) -> Forecast[Number]:
     """What a request with `prompt_tokens` that are not cached gets where that is the outlook.
 
     For one replica, or for an array of them. TTFT and end-to-end time count from the request's
@@ -23,19 +87,18 @@ def predict(
     """
     wait_ms = outlook.wait_ms + outlook.turn_ms * estimate.output_tokens
     first_ms = wait_ms + outlook.begin_ms + outlook.token_ms * prompt_tokens
-    bare_tpot_ms = outlook.tpot_ms / acceptance
-    ttft_ms = first_ms * outlook.ttft_factor + waited_ms
-    ttft_high_ms = first_ms * outlook.ttft_high_factor + waited_ms
-    tpot_ms = bare_tpot_ms * outlook.tpot_factor
-    tpot_high_ms = bare_tpot_ms * outlook.tpot_high_factor
-    return Prediction(
-        wait_ms,
-        ttft_ms,
-        tpot_ms,
-        outlook.prompt_gpu_s * prompt_tokens
-        + outlook.output_gpu_s * estimate.output_tokens / acceptance,
-        ttft_high_ms,
-        tpot_high_ms,
-        ttft_ms + tpot_ms * (estimate.output_tokens - 1),
-        ttft_high_ms + tpot_high_ms * (estimate.output_tokens_high - 1),
+    token_ms = outlook.tpot_ms / acceptance
+    return Forecast(
+        outlook, prompt_tokens, estimate, waited_ms, acceptance, wait_ms, first_ms, token_ms
     )
+
+
+def predict(
+    outlook: Outlook[Number],
+    prompt_tokens: Number | float,
+    estimate: Estimate,
+    waited_ms: float = 0.0,
+    acceptance: Number | float = 1.0,
+) -> Prediction[Number]:
+    """All figures of the forecast."""
+    return forecast(outlook, prompt_tokens, estimate, waited_ms, acceptance).whole()

@@ -18,7 +18,7 @@ from paretoserve.domain.profile import Profile
 from paretoserve.domain.replica import Health, ReplicaState, Snapshot
 from paretoserve.domain.residual import NO_RESIDUALS, Residuals
 from paretoserve.domain.tier import Tier
-from paretoserve.latency.outlook import Outlook, outlook, present_tpot_ms
+from paretoserve.latency.outlook import Lookout, Outlook, present_tpot_ms
 from paretoserve.placement.streams import Leg, Stream, heard_until
 
 LOOK_EVERY_S = 0.1
@@ -160,6 +160,7 @@ class Paces:
 
     def __init__(self, profiles: Mapping[str, Profile]) -> None:
         self._profiles = profiles
+        self._lookouts: dict[str, Lookout] = {}
         self._outlooks: dict[str, tuple[ReplicaState, Residuals, Outlook[float]]] = {}
         self._fastest: dict[tuple[str, str], Pace] = {}
         self._fastest_at = -math.inf
@@ -190,7 +191,7 @@ class Paces:
         learned = residuals.get(profile.name, NO_RESIDUALS)
         known = self._outlooks.get(state.replica_id)
         if known is None or known[0] is not state or known[1] is not learned:
-            known = (state, learned, outlook(profile, state, learned))
+            known = (state, learned, self._lookout(profile).outlook(state, learned))
             self._outlooks[state.replica_id] = known
         ahead = known[2]
         return Pace(
@@ -199,6 +200,13 @@ class Paces:
             ahead.token_ms * ahead.ttft_factor,
             (ahead.wait_ms + ahead.begin_ms) * ahead.ttft_factor,
         )
+
+    def _lookout(self, profile: Profile) -> Lookout:
+        """That of the profile, which may have been given another content under the same name."""
+        lookout = self._lookouts.get(profile.name)
+        if lookout is None or lookout.profile is not profile:
+            lookout = self._lookouts[profile.name] = Lookout(profile)
+        return lookout
 
 
 def present_pace(leg: Leg, state: ReplicaState | None, learned: Residuals, now: float) -> Pace:

@@ -81,6 +81,8 @@ def slack_ms(board: Board) -> float:
             first = prefill_ms(curve, request.prompt_tokens) + tpot
             whole = first + tpot * request.estimate.output_tokens_high
             most = max(most, min(targets.ttft_ms - 1.25 * first, targets.e2e_ms - 1.25 * whole))
+            if most >= LONGEST_HOLD_MS:
+                break
     return min(most, LONGEST_HOLD_MS) - request.waited_ms
 
 
@@ -127,16 +129,17 @@ def _degrade(board: Board) -> Choice | None:
     """Where it is late by itself before where it would queue and make others late too; of these
     where it is least late. Nobody there is slowed below a promise in any case.
     """
-    late, targets, prediction = board.late(), board.case.targets, board.prediction
-    queues = prediction.ttft_ms > targets.ttft_ms
+    late, targets, ahead = board.late(), board.case.targets, board.forecast
+    ttft_ms = ahead.ttft_ms()
+    queues = ttft_ms > targets.ttft_ms
     lateness = np.maximum(
-        np.maximum(prediction.ttft_ms / targets.ttft_ms, prediction.tpot_ms / targets.tpot_ms),
-        prediction.e2e_ms / targets.e2e_ms,
+        np.maximum(ttft_ms / targets.ttft_ms, ahead.tpot_ms() / targets.tpot_ms),
+        ahead.e2e_ms() / targets.e2e_ms,
     )
     found = [
         (bool(queues[place]), float(lateness[place]), place, option)
         for option in board.options
-        for place in range(*board.span(option).indices(len(late)))
+        for place in range(option.places.start, option.places.stop)
         if late[place]
     ]
     if not found:
@@ -167,9 +170,10 @@ def _explored(board: Board, greedy: Choice) -> Choice:
     epsilon, request = board.document.explore, board.case.request
     if epsilon == 0 or request.generated:
         return greedy
-    options, timely = [o for o in board.options if o.rejection is None], board.timely
+    timely, roomy = board.timely, board.roomy()
+    options = [option for option in board.options if board.has(option, roomy)]
     if request.draw < epsilon or not all(board.has(option, timely) for option in options):
-        timely = timely | _late_by_residuals(board)
+        timely = timely | _timely_by_curve(board)
         options = [option for option in options if board.has(option, timely)]
     share = epsilon / len(options)
     if request.draw < epsilon:
@@ -177,18 +181,12 @@ def _explored(board: Board, greedy: Choice) -> Choice:
         place = board.best(drawn, timely)
         if drawn is not greedy.option and place is not None:
             return Choice(Outcome.PLACED, "explore", drawn, place, propensity=share)
-    return greedy._replace(propensity=1 - epsilon + share)
+    return Choice(*greedy[:-1], propensity=1 - epsilon + share)
 
 
-def _late_by_residuals(board: Board) -> Flags:
-    """Replicas that the residual factors alone make late."""
-    outlook, prediction, targets = board.columns.outlook, board.prediction, board.case.targets
-    late = board.late()
-    if targets.ttft_ms < math.inf:
-        late &= prediction.ttft_ms <= targets.ttft_ms * outlook.ttft_factor
-    if targets.tpot_ms < math.inf:
-        late &= prediction.tpot_ms <= targets.tpot_ms * outlook.tpot_factor
-    if targets.e2e_ms < math.inf:
-        worst = np.maximum(outlook.ttft_factor, outlook.tpot_factor)
-        late &= prediction.e2e_ms <= targets.e2e_ms * worst
-    return late
+def _timely_by_curve(board: Board) -> Flags:
+    """Replicas with room that would be in time but for the residual factors."""
+    found = board.roomy()
+    for promise in board.promises:
+        found &= promise.median <= promise.promised * promise.factor
+    return found

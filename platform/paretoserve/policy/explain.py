@@ -48,7 +48,7 @@ class Candidates(Sequence[Candidate]):
         return self._told(*self._entries[at])
 
     def __iter__(self) -> Iterator[Candidate]:
-        columns = [figures.tolist() for figures in self._board.prediction]
+        columns = [figures.tolist() for figures in self._board.forecast.whole()]
         predictions = [Prediction(*row) for row in zip(*columns, strict=True)]
         for option, place in self._entries:
             if place is None:
@@ -69,7 +69,7 @@ class Candidates(Sequence[Candidate]):
     def _told(self, option: Option, place: int | None) -> Candidate:
         if place is None:
             return _absent(option)
-        return self._candidate(option, place, _prediction(self._board, place))
+        return self._candidate(option, place, self._board.prediction(place))
 
     def _candidate(self, option: Option, place: int, prediction: Prediction) -> Candidate:
         found, chosen = self._verdicts[place], place == self._chosen
@@ -82,11 +82,7 @@ def chosen(board: Board, choice: Choice) -> Candidate | None:
     if option is None or place is None:
         return None
     found = Verdict.FEASIBLE if board.confident[place] else verdicts(board)[place]
-    return _candidate(board, option, place, found, _prediction(board, place), chosen=True)
-
-
-def _prediction(board: Board, place: int) -> Prediction:
-    return Prediction(*[float(figures[place]) for figures in board.prediction])
+    return _candidate(board, option, place, found, board.prediction(place), chosen=True)
 
 
 def _candidate(
@@ -202,7 +198,7 @@ def _why(board: Board, choice: Choice) -> str:
     tier = board.case.tier.name
     if choice.option is None:
         words = verdicts(board)
-        why = "; ".join(f"{o.profile.name}: {_summary(board, o, words)}" for o in board.options)
+        why = "; ".join(f"{o.profile.name}: {_summary(o, words)}" for o in board.options)
         if choice.outcome is Outcome.HELD:
             return f"held for {choice.hold_s:.2f} s at most ({why})"
         return f"no allowed profile can take it ({why})"
@@ -232,10 +228,10 @@ def _weighed(option: Option) -> str:
 
 def _entries(board: Board) -> Iterator[tuple[Option, int | None]]:
     for option in board.options:
-        span = board.span(option)
-        if span.start == span.stop:
+        places = option.places
+        if places.start == places.stop:
             yield option, None
-        for place in range(span.start, span.stop):
+        for place in range(places.start, places.stop):
             yield option, place
 
 
@@ -247,12 +243,12 @@ def _absent(option: Option) -> Candidate:
     return Candidate(name, "", Verdict.NO_REPLICA, NO_REPLICA, price=option.price)
 
 
-def _summary(board: Board, option: Option, words: Sequence[Verdict]) -> str:
+def _summary(option: Option, words: Sequence[Verdict]) -> str:
     """What speaks against an option: its verdicts and how often each."""
-    span = board.span(option)
-    if span.start == span.stop:
+    places = option.places
+    if places.start == places.stop:
         return option.rejection.detail if option.rejection is not None else NO_REPLICA
-    counts = Counter(words[span])
+    counts = Counter(words[places])
     return ", ".join(f"{count} {word}" for word, count in counts.most_common())
 
 

@@ -1,4 +1,4 @@
-"""Options: what a request may choose among, profile by profile, before any replica is looked at."""
+"""Options: what a request may choose among, profile by profile, before any replica is weighed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from paretoserve.domain.request import Request
 from paretoserve.domain.residual import Residuals
 from paretoserve.domain.targets import Targets
 from paretoserve.domain.tier import Tier
-from paretoserve.latency.cost import list_price
+from paretoserve.latency.cost import gpu_seconds, list_batch
 from paretoserve.latency.curve import fullest_tpot_ms
 from paretoserve.latency.speculation import break_even_batch
 from paretoserve.policy.directives import NOTHING, Said
@@ -23,6 +23,8 @@ Acceptance = tuple[tuple[str, float], ...]
 """As in an Estimate."""
 Paces = tuple[tuple[str, float], ...]
 """TPOT over what the curve says, by profile; 1 for those that are not named."""
+
+NOWHERE = slice(0, 0)
 
 E2E_FOR_OUTPUT = 0.9
 """Share of an end-to-end target that is left for output tokens once the first one has come."""
@@ -35,7 +37,8 @@ class Option(NamedTuple):
     request is a guest where other tiers cannot do without the profile and its own can. `fullest`
     is log2 of TPOT when the profile is as full as it can be. `rejection` says why no replica will
     do, `said` what the document's rules say. Beyond a batch of `pays_to` a profile without
-    speculation is faster.
+    speculation is faster. `places` are those of its replicas in the fleet's columns; none where it
+    is rejected or nothing runs it.
     """
 
     profile: Profile
@@ -45,6 +48,7 @@ class Option(NamedTuple):
     rejection: Rejection | None
     said: Said = NOTHING
     pays_to: float = math.inf
+    places: slice = NOWHERE
 
 
 class Offer(NamedTuple):
@@ -110,7 +114,12 @@ class PriceList:
         self._pays_to = lru_cache(maxsize=4096)(self._compute_pays_to)
         self._rows = lru_cache(maxsize=4096)(self._compute_row)
         tiers = tuple(tiers)
-        self._fullest = {name: math.log2(fullest_tpot_ms(p)) for name, p in profiles.items()}
+        fullest_ms = {name: fullest_tpot_ms(profile) for name, profile in profiles.items()}
+        self._fullest = {name: math.log2(tpot_ms) for name, tpot_ms in fullest_ms.items()}
+        self._loosest_ms = max(
+            (self._paces.get(name, 1.0) * tpot_ms for name, tpot_ms in fullest_ms.items()),
+            default=0.0,
+        )
         needing = {name: [tier for tier in tiers if self._needs(tier, name)] for name in profiles}
         self._needing = {name: {tier.name for tier in found} for name, found in needing.items()}
         self._needed_tpot_ms = {
@@ -132,7 +141,12 @@ class PriceList:
     def rates(
         self, names: tuple[str, ...], tpot_target_ms: float, acceptance: Acceptance = ()
     ) -> tuple[Rate, ...]:
-        """By profile; infinite where even one stream is too slow. `acceptance` is the request's."""
+        """By profile; infinite where even one stream is too slow. `acceptance` is the request's.
+
+        Targets that every profile keeps when full are all alike.
+        """
+        if tpot_target_ms * min([1.0, *[factor for _, factor in acceptance]]) >= self._loosest_ms:
+            tpot_target_ms = math.inf
         return self._rows(names, tpot_target_ms, acceptance)
 
     def fullest(self, name: str) -> float:
@@ -160,16 +174,12 @@ class PriceList:
         """A token takes as many times what the curve says as the profile's pace over `accepts`."""
         profile, slower = self._profiles[name], self._paces.get(name, 1.0) / accepts
 
-        def price(prompt: int, output: int) -> float:
-            return list_price(
-                profile,
-                tpot_target_ms=target_ms / slower,
-                prompt_tokens=prompt,
-                completion_tokens=output,
-                most=pays_to,
-            )
-
-        return Rate(price(1, 0), slower * price(0, 1), pays_to)
+        batch = list_batch(profile, target_ms / slower, pays_to)
+        if batch == 0:
+            return Rate(math.inf, math.inf, pays_to)
+        prompt = gpu_seconds(profile, batch=batch, prompt_tokens=1, completion_tokens=0)
+        output = gpu_seconds(profile, batch=batch, prompt_tokens=0, completion_tokens=1)
+        return Rate(prompt, slower * output, pays_to)
 
     def _compute_pays_to(self, name: str, names: tuple[str, ...], accepts: float) -> float:
         """The batch up to which a profile that drafts is faster than those of `names` that are

@@ -27,10 +27,11 @@ from paretoserve.domain.tenant import Tenant
 from paretoserve.domain.tier import Tier
 from paretoserve.policy.catalog import PROFILE_FILTERS
 from paretoserve.policy.choose import choose
-from paretoserve.policy.columns import Columnist
+from paretoserve.policy.columns import Columnist, Layout
 from paretoserve.policy.directives import Directives, Rulebook, Said
 from paretoserve.policy.explain import Candidates, chosen, reason, ruling
 from paretoserve.policy.options import (
+    NOWHERE,
     Offer,
     Option,
     Paces,
@@ -78,8 +79,9 @@ class Policy:
         case = self._case(request, tenant, snapshot, now)
         directives = self._rulebook.apply(case, snapshot)
         market = self._market_of(snapshot)
-        options = self._options(case, directives, market)
-        board = weigh(case, self.document, options, self._columnist.of(snapshot, market.needed))
+        columns = self._columnist.of(snapshot, market.needed)
+        options = self._options(case, directives, market, columns.layout)
+        board = weigh(case, self.document, options, columns)
         choice = choose(board)
         by = ruling(board, choice) if directives.profiles else None
         return Decision(
@@ -96,7 +98,7 @@ class Policy:
             hold_s=choice.hold_s,
             propensity=choice.propensity,
             in_contract=request.in_contract,
-            rule_errors=tuple(error.rule for error in directives.errors),
+            rule_errors=tuple([error.rule for error in directives.errors]),
         )
 
     def _case(self, request: Request, tenant: Tenant, snapshot: Snapshot, now: float) -> Case:
@@ -123,20 +125,23 @@ class Policy:
             {name: prices.needed_tpot_ms(name) for name in self._profiles},
         )
 
-    def _options(self, case: Case, directives: Directives, market: Market) -> list[Option]:
+    def _options(
+        self, case: Case, directives: Directives, market: Market, layout: Layout
+    ) -> list[Option]:
         """The tier's profiles, the one to be preferred first."""
         request, tier, found = case.request, case.tier, []
         output, acceptance = request.estimate.output_tokens, request.estimate.acceptance
         rates = market.prices.rates(tier.profiles, case.tpot_ms, acceptance)
         for offer, rate in zip(market.offers[tier.name], rates, strict=True):
-            profile = offer.profile
+            profile, fullest, guest = offer
             said = directives.of(profile.name)
             price = rate.price(request.prompt_tokens, output) * said.weight
             if request.home and request.home != profile.name:
                 price *= 1 + self.document.switch_cost
             rejection = _rejection(case, profile, said)
+            places = layout.span(profile.name) if rejection is None else NOWHERE
             found.append(
-                Option(profile, price, offer.fullest, offer.guest, rejection, said, rate.pays_to)
+                Option(profile, price, fullest, guest, rejection, said, rate.pays_to, places)
             )
         # A client's own target makes it need nothing that other tiers need: those come first. What
         # a running stream's promise leaves for its rest is no such target.
@@ -158,9 +163,10 @@ def _rejection(case: Case, profile: Profile, said: Said) -> Rejection | None:
 
 def _retry_after_s(board: Board) -> float:
     """Seconds until the soonest replica may have room: its predicted TTFT, within bounds."""
+    ttft_ms = board.forecast.ttft_ms()
     waits = [
-        float(board.prediction.ttft_ms[board.span(option)].min()) / 1000
+        float(ttft_ms[option.places].min()) / 1000
         for option in board.options
-        if board.span(option).stop > board.span(option).start
+        if option.places.stop > option.places.start
     ]
     return min(max(min(waits, default=1.0), SHORTEST_RETRY_S), LONGEST_RETRY_S)

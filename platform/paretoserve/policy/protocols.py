@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
 from paretoserve.domain.decision import Decision, Verdict
@@ -18,8 +17,7 @@ if TYPE_CHECKING:  # an executor reads rules too, and should not have to load nu
     from paretoserve.latency.outlook import Outlook
 
 
-@dataclass(frozen=True, slots=True)
-class Case:
+class Case(NamedTuple):
     """What a decision is about. `tpot_ms` is the TPOT that the request can stand: its TPOT target
     or, where only the end-to-end time is promised, what that leaves for each token. `burn` above
     1 says that the tenant uses up its error budget in this tier faster than it may.

@@ -9,17 +9,15 @@ from typing import NamedTuple
 import numpy as np
 
 from paretoserve.domain.decision import Verdict
-from paretoserve.domain.estimate import Estimate
 from paretoserve.domain.policy import PolicyDocument
 from paretoserve.domain.prediction import Prediction
 from paretoserve.domain.targets import Targets
 from paretoserve.latency.outlook import Floats
-from paretoserve.latency.predict import predict
+from paretoserve.latency.predict import Forecast, forecast, predict
 from paretoserve.policy.columns import Columns, Flags
 from paretoserve.policy.options import Option
 from paretoserve.policy.protocols import Case
 
-NOWHERE = slice(0, 0)
 WORTH_FOLLOWING = 0.125
 """Share of a prompt that a replica must hold for that to say where the request goes."""
 LIKE = 0.1
@@ -29,11 +27,14 @@ _CODE = {verdict: code for code, verdict in enumerate(_VERDICTS)}
 
 
 class Promise(NamedTuple):
-    """A target and its prediction by replica, milliseconds."""
+    """A target and its prediction by replica, milliseconds; the median is at most `factor` times
+    what the curve alone says.
+    """
 
     promised: float
     median: Floats
     high: Floats
+    factor: Floats
 
 
 class Board(NamedTuple):
@@ -50,7 +51,7 @@ class Board(NamedTuple):
     options: Sequence[Option]
     columns: Columns
     uncached: float | Floats
-    prediction: Prediction[Floats]
+    forecast: Forecast[Floats]
     promises: Sequence[Promise]
     open: Flags
     in_time: Flags
@@ -59,15 +60,20 @@ class Board(NamedTuple):
     timely: Flags
     confident: Flags
 
-    def span(self, option: Option) -> slice:
-        """The places of an option's replicas; none where it is rejected or nothing runs it."""
-        if option.rejection is not None:
-            return NOWHERE
-        return self.columns.spans.get(option.profile.name, NOWHERE)
-
     def has(self, option: Option, which: Flags) -> bool:
         """Whether any of the option's replicas is among `which`."""
-        return 1 in which[self.span(option)].tobytes()  # in a quarter of the time of any()
+        return 1 in which[option.places].tobytes()  # in a quarter of the time of any()
+
+    def prediction(self, place: int) -> Prediction:
+        """What the request would get on one replica."""
+        request, uncached = self.case.request, self.uncached
+        return predict(
+            self.columns.outlook_at(place),
+            uncached if isinstance(uncached, float) else float(uncached[place]),
+            request.estimate,
+            request.waited_ms,
+            request.estimate.accepts(self.columns.states[place].profile),
+        )
 
     def best(self, option: Option, which: Flags) -> int | None:
         """The place of the option's best replica among `which`; None without any.
@@ -79,22 +85,23 @@ class Board(NamedTuple):
         comfortable, and for a tenant whose error budget burns: the least total time, and more of
         it in unlike company.
         """
-        if not self.has(option, which):
+        span = option.places
+        flags, first = which[span], int(span.start)
+        if 1 not in flags.tobytes():
             return None
         accepts = self.case.request.estimate.accepts(option.profile.name)
-        span, own = self.span(option), math.log2(max(accepts * self.case.tpot_ms, 1e-6))
-        flags, unlike = which[span], self.columns.company[span] - min(own, option.fullest)
-        first: int = span.start
+        own = math.log2(max(accepts * self.case.tpot_ms, 1e-6))
+        company, like = self.columns.company[span], min(own, option.fullest)
         if self.document.pack > 0 and self.case.burn <= 1:
-            comfortable = flags & self._comfortable(span)
-            comfortable = self._warmest(comfortable, span)
-            filled = (comfortable & (unlike > -LIKE)).tobytes()
+            comfortable = self._warmest(flags & self._comfortable(span), span)
+            filled = (comfortable & (company > like - LIKE)).tobytes()
             last_first = option.guest or own >= option.fullest
             at = filled.rfind(1) if last_first else filled.find(1)
             if at >= 0:
                 return first + at
-        worse = 1 + self.document.group * np.abs(unlike)
-        return first + int(np.where(flags, self.prediction.e2e_ms[span] * worse, math.inf).argmin())
+        worse = 1 + self.document.group * np.abs(company - like)
+        e2e_ms = self.forecast.e2e_ms()[span]
+        return first + int(np.where(flags, e2e_ms * worse, math.inf).argmin())
 
     def _warmest(self, flags: Flags, span: slice) -> Flags:
         """Those of the span's replicas that hold most of the prompt, if that is worth following."""
@@ -104,6 +111,10 @@ class Board(NamedTuple):
         worth = self.case.request.prompt_tokens * (1 - WORTH_FOLLOWING)
         least = float(uncached.min(initial=math.inf))
         return flags & (uncached <= least) if least <= worth else flags
+
+    def roomy(self) -> Flags:
+        """Replicas that would take the request, late or not, and have room for its kind."""
+        return self.open & ~self.full_of_guests
 
     def late(self) -> Flags:
         """Replicas that would take the request, but not in time, and have room for its kind."""
@@ -118,9 +129,9 @@ class Board(NamedTuple):
 
     def _comfortable(self, span: slice) -> Flags:
         """Where the policy's confidence leaves enough of every target."""
-        comfortable: Flags = self.columns.prompts[span] <= self.document.spare
-        for promised, _, high in self.promises:
-            comfortable &= high[span] <= self.document.pack * promised
+        comfortable = self.columns.calm[span]
+        for promised, _, high, _ in self.promises:
+            comfortable = comfortable & (high[span] <= self.document.pack * promised)
         return comfortable
 
 
@@ -129,29 +140,31 @@ def weigh(
 ) -> Board:
     """Weigh every replica. Those of profiles that are no option are weighed too, and ignored."""
     request, uncached = case.request, _uncached(case, document, columns)
-    acceptance = _acceptance(request.estimate, columns)
-    prediction = predict(columns.outlook, uncached, request.estimate, request.waited_ms, acceptance)
+    acceptance = columns.layout.accepting(request.estimate.acceptance)
+    ahead = forecast(columns.outlook, uncached, request.estimate, request.waited_ms, acceptance)
     opened = in_time = sure = _open(case, document, columns)
-    promises = _promises(case.targets, prediction)
-    for promised, median, high in promises:
+    promises = _promises(case.targets, ahead, columns)
+    for promised, median, high, _ in promises:
         in_time = in_time & (median <= promised)
         sure = sure & (high <= promised)
-    full_of_guests = _full_of_guests(document, options, columns, in_time)
+    full_of_guests = _full_of_guests(options, columns, in_time)
     timely = in_time & ~full_of_guests
     return Board(
-        case, document, options, columns, uncached, prediction, promises,
+        case, document, options, columns, uncached, ahead, promises,
         opened, in_time, full_of_guests, sure, timely, timely & sure,
     )  # fmt: skip
 
 
-def _promises(targets: Targets, prediction: Prediction[Floats]) -> list[Promise]:
-    found = []
-    if targets.ttft_ms < math.inf:
-        found.append(Promise(targets.ttft_ms, prediction.ttft_ms, prediction.ttft_high_ms))
-    if targets.tpot_ms < math.inf:
-        found.append(Promise(targets.tpot_ms, prediction.tpot_ms, prediction.tpot_high_ms))
-    if targets.e2e_ms < math.inf:
-        found.append(Promise(targets.e2e_ms, prediction.e2e_ms, prediction.e2e_high_ms))
+def _promises(targets: Targets, ahead: Forecast[Floats], columns: Columns) -> list[Promise]:
+    found, ttft, tpot, e2e = [], targets.ttft_ms, targets.tpot_ms, targets.e2e_ms
+    if ttft < math.inf:
+        factor = columns.outlook.ttft_factor
+        found.append(Promise(ttft, ahead.ttft_ms(), ahead.ttft_high_ms(), factor))
+    if tpot < math.inf:
+        factor = columns.outlook.tpot_factor
+        found.append(Promise(tpot, ahead.tpot_ms(), ahead.tpot_high_ms(), factor))
+    if e2e < math.inf:
+        found.append(Promise(e2e, ahead.e2e_ms(), ahead.e2e_high_ms(), columns.slower))
     return found
 
 
@@ -171,16 +184,6 @@ def _failed(case: Case, columns: Columns) -> Flags:
     return np.array([state.replica_id in excluded for state in columns.states], dtype=np.bool_)
 
 
-def _acceptance(estimate: Estimate, columns: Columns) -> float | Floats:
-    """The tenant's acceptance by replica, over that of the replica's profile."""
-    if not estimate.acceptance:
-        return 1.0
-    found = np.ones(len(columns.states))
-    for profile, factor in estimate.acceptance:
-        found[columns.spans.get(profile, NOWHERE)] = factor
-    return found
-
-
 def _uncached(case: Case, document: PolicyDocument, columns: Columns) -> float | Floats:
     """Prompt tokens that each replica would have to compute."""
     request = case.request
@@ -193,9 +196,7 @@ def _uncached(case: Case, document: PolicyDocument, columns: Columns) -> float |
     return uncached
 
 
-def _full_of_guests(
-    document: PolicyDocument, options: Sequence[Option], columns: Columns, in_time: Flags
-) -> Flags:
+def _full_of_guests(options: Sequence[Option], columns: Columns, in_time: Flags) -> Flags:
     """Where there is no room for guests.
 
     What a replica has to give is TPOT between that of an idle one and what the tiers that need
@@ -205,48 +206,41 @@ def _full_of_guests(
     """
     full = np.zeros(len(columns.states), dtype=np.bool_)
     for option in options:
-        span = columns.spans.get(option.profile.name, NOWHERE)
+        places = option.places
         if option.guest:
-            full[span] = columns.used[span] > 1 - document.reserve
+            full[places] = columns.kept[places]
         if option.pays_to < math.inf:
-            past = _past_break_even(option, columns, span)
-            if 1 in past.tobytes() and _plain_in_time(options, columns, in_time):
-                full[span] |= past
+            past = _past_break_even(option, columns)
+            if 1 in past.tobytes() and _plain_in_time(options, in_time):
+                full[places] |= past
     return full
 
 
-def _past_break_even(option: Option, columns: Columns, span: slice) -> Flags:
+def _past_break_even(option: Option, columns: Columns) -> Flags:
     """Where a profile without speculation would be faster at that batch, with one more."""
-    batch = columns.outlook.load[span] * option.profile.limits.admit
-    return np.asarray(batch > option.pays_to + 1e-6)
+    return np.asarray(columns.batch[option.places] > option.pays_to + 1e-6)
 
 
-def _plain_in_time(options: Sequence[Option], columns: Columns, in_time: Flags) -> bool:
+def _plain_in_time(options: Sequence[Option], in_time: Flags) -> bool:
     """Whether an option that does not draft is in time: drafting in vain is better than being late."""
-    return any(
-        1 in in_time[columns.spans.get(option.profile.name, NOWHERE)].tobytes()
-        for option in options
-        if option.rejection is None and option.profile.curve.acceptance_length <= 1
-    )
+    for option in options:
+        if option.profile.curve.acceptance_length <= 1 and 1 in in_time[option.places].tobytes():
+            return True
+    return False
 
 
 def verdicts(board: Board) -> list[Verdict]:
     """The stable word for every replica of an option that is not rejected; the last set holds."""
-    columns, case, prediction, targets = (
-        board.columns,
-        board.case,
-        board.prediction,
-        board.case.targets,
-    )
+    columns, case, ahead, targets = board.columns, board.case, board.forecast, board.case.targets
     codes = np.where(board.confident, _CODE[Verdict.FEASIBLE], _CODE[Verdict.LIKELY])
     codes[board.full_of_guests] = _CODE[Verdict.RESERVED]
     for option in board.options:
-        if option.pays_to < math.inf and _plain_in_time(board.options, columns, board.in_time):
-            past = _past_break_even(option, columns, board.span(option))
-            codes[board.span(option)][past] = _CODE[Verdict.PAST_BREAK_EVEN]
-    codes[prediction.e2e_ms > targets.e2e_ms] = _CODE[Verdict.LATE_E2E]
-    codes[prediction.tpot_ms > targets.tpot_ms] = _CODE[Verdict.LATE_TPOT]
-    codes[prediction.ttft_ms > targets.ttft_ms] = _CODE[Verdict.LATE_TTFT]
+        if option.pays_to < math.inf and _plain_in_time(board.options, board.in_time):
+            past = _past_break_even(option, columns)
+            codes[option.places][past] = _CODE[Verdict.PAST_BREAK_EVEN]
+    codes[ahead.e2e_ms() > targets.e2e_ms] = _CODE[Verdict.LATE_E2E]
+    codes[ahead.tpot_ms() > targets.tpot_ms] = _CODE[Verdict.LATE_TPOT]
+    codes[ahead.ttft_ms() > targets.ttft_ms] = _CODE[Verdict.LATE_TTFT]
     codes[~board.open] = _CODE[Verdict.FULL]
     if case.request.excluded_replicas:
         codes[_failed(case, columns)] = _CODE[Verdict.FAILED_BEFORE]

@@ -9,7 +9,7 @@ from tests.support.routing import profile, state
 
 from paretoserve.domain.profile import Profile
 from paretoserve.domain.residual import LOAD_BUCKETS, Factors, Residuals
-from paretoserve.latency.outlook import Outlook, outlook, present_tpot_ms
+from paretoserve.latency.outlook import Lookout, Outlook, outlook, present_tpot_ms
 
 PROFILE = profile(
     "p", ((1, 2.0), (8, 9.0)), max_batch=8, admit=16,
@@ -107,3 +107,11 @@ def test_the_present_pace_is_without_one_more(running: int, tpot_ms: float) -> N
 def test_the_present_pace_counts_context_and_prompts() -> None:
     busy = state("p-0", running=4, kv_used_tokens=2000, prefill_rate=5000)
     assert present_tpot_ms(PROFILE, busy) == pytest.approx((5 + 1) * 2)
+
+
+def test_one_lookout_sees_every_state_for_itself() -> None:
+    seen = Lookout(PROFILE)
+    for running in (0, 4, 30, 4, 0):
+        for kv_used in (0, 4000):
+            one = state("p-0", running=running, kv_used_tokens=kv_used)
+            assert seen.outlook(one) == outlook(PROFILE, one)

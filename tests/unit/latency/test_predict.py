@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from paretoserve.domain.estimate import Estimate
 from paretoserve.domain.prediction import Prediction
 from paretoserve.latency.outlook import Outlook
-from paretoserve.latency.predict import predict
+from paretoserve.latency.predict import forecast, predict
 
 LOADED = Outlook(
     wait_ms=20, begin_ms=4, token_ms=0.1, turn_ms=0.5, tpot_ms=6, prompt_gpu_s=0.001,
@@ -33,6 +33,14 @@ def test_a_prediction_by_hand() -> None:
             e2e_high_ms=118.5 + 20 * 12,
         )._asdict()
     )
+
+
+def test_a_forecast_says_the_same_figure_by_figure() -> None:
+    asked = (LOADED, 100, ANSWER, 70, 1.5)
+    ahead, whole = forecast(*asked), predict(*asked)
+    for name in Prediction._fields:
+        figure = getattr(ahead, name)
+        assert (figure() if callable(figure) else figure) == getattr(whole, name), name
 
 
 def test_what_it_has_waited_counts_but_is_no_fault_of_the_curve() -> None:

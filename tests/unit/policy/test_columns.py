@@ -13,7 +13,7 @@ from paretoserve.domain.decision import Verdict
 from paretoserve.domain.replica import Health, Snapshot
 from paretoserve.domain.residual import LOAD_BUCKETS, Factors, Residuals
 from paretoserve.latency.outlook import Outlook, outlook
-from paretoserve.policy.columns import Columnist, Columns
+from paretoserve.policy.columns import Columnist, Columns, Layout
 
 NEEDED = {"fast": NEEDED_TPOT_MS, "wide": math.inf}
 SLOW = Residuals((Factors(2.0, 2.5, 3.0, 3.5),) * LOAD_BUCKETS)
@@ -30,7 +30,8 @@ def one(columns: Columns, replica_id: str) -> dict[str, float]:
     """The figures of one replica by name."""
     place = [s.replica_id for s in columns.states].index(replica_id)
     figures = {name: column[place] for name, column in columns.outlook._asdict().items()}
-    own = ("company", "prompts", "used", "observed_at", "open", "spare")
+    own = ("batch", "slower", "company", "prompts", "used", "observed_at")
+    own += ("open", "spare", "calm", "kept")
     return figures | {name: getattr(columns, name)[place] for name in own}
 
 
@@ -38,7 +39,7 @@ def test_replicas_stand_by_profile_and_id() -> None:
     snapshot = fleet(state("wide-1"), state("fast-0"), state("wide-0"), state("fast-1"))
     columns = columnist().of(snapshot, NEEDED)
     assert [s.replica_id for s in columns.states] == ["fast-0", "fast-1", "wide-0", "wide-1"]
-    assert columns.spans == {"fast": slice(0, 2), "wide": slice(2, 4)}
+    assert columns.layout.spans == {"fast": slice(0, 2), "wide": slice(2, 4)}
 
 
 def test_a_row_is_the_outlook_of_the_replica_alone() -> None:
@@ -54,7 +55,7 @@ def test_a_row_is_the_outlook_of_the_replica_alone() -> None:
 
 def test_an_empty_fleet_has_columns_of_no_length() -> None:
     columns = columnist().of(fleet(), NEEDED)
-    assert (columns.states, columns.spans) == ((), {})
+    assert (columns.states, columns.layout.spans) == ((), {})
     assert all(len(column) == 0 for column in columns.outlook)
 
 
@@ -115,6 +116,31 @@ def test_what_is_used_of_what_a_profile_is_needed_for(load: dict[str, float], us
     assert columns.used == pytest.approx([used, 0.0], abs=0.01)
 
 
+@pytest.mark.parametrize(
+    ("load", "calm", "kept"),
+    [
+        ({}, True, False),
+        ({"running": 8}, True, False),  # half of the room is for all
+        ({"running": 9}, True, True),
+        ({"prefill_rate": 79_000.0}, True, True),
+        ({"prefill_rate": 81_000.0}, False, True),
+    ],
+)
+def test_what_is_left_for_guests_and_for_prompts(
+    load: dict[str, float], calm: bool, kept: bool
+) -> None:
+    columns = columnist(reserve=0.5, spare=0.8).of(fleet(state("fast-0", **load)), NEEDED)
+    assert (bool(columns.calm[0]), bool(columns.kept[0])) == (calm, kept)
+
+
+def test_a_tenants_acceptance_stands_where_the_profile_does() -> None:
+    layout = Layout({"fast": slice(0, 2), "wide": slice(2, 3)}, 3)
+    assert layout.accepting((("fast", 1.5), ("gone", 9.0))).tolist() == [1.5, 1.5, 1.0]
+    assert layout.accepting(()).tolist() == [1.0, 1.0, 1.0]
+    with pytest.raises(ValueError, match="read-only"):
+        layout.accepting(())[0] = 2.0
+
+
 def test_the_same_snapshot_costs_nothing() -> None:
     made, snapshot = columnist(), fleet(state("fast-0"), state("wide-0"))
     assert made.of(snapshot, NEEDED) is made.of(snapshot, NEEDED)
@@ -123,9 +149,10 @@ def test_the_same_snapshot_costs_nothing() -> None:
 def test_only_what_has_changed_is_computed_again_and_what_was_handed_out_stays() -> None:
     made, kept = columnist(), state("wide-0", running=3)
     first = made.of(fleet(state("fast-0"), kept), NEEDED)
-    before = first.table.copy()
+    before = first.figures.copy(), first.marks.copy()
     second = made.of(fleet(state("fast-0", running=8), kept), NEEDED)
-    assert np.array_equal(first.table, before)
+    assert np.array_equal(first.figures, before[0])
+    assert np.array_equal(first.marks, before[1])
     assert one(second, "fast-0")["tpot_ms"] == outlook(FAST, second.states[0]).tpot_ms
     assert one(second, "wide-0") == one(first, "wide-0")
     assert second.states[1] is kept
@@ -167,8 +194,9 @@ def test_equal_residuals_that_are_another_object_change_nothing() -> None:
 def assert_same(found: Columns, fresh: Columns) -> None:
     assert found.states == fresh.states
     assert found.rejections == fresh.rejections
-    assert found.spans == fresh.spans
-    assert np.array_equal(found.table, fresh.table)
+    assert found.layout.spans == fresh.layout.spans
+    assert np.array_equal(found.figures, fresh.figures)
+    assert np.array_equal(found.marks, fresh.marks)
 
 
 def test_who_needs_a_profile_may_change_with_what_is_learned() -> None:

@@ -84,6 +84,20 @@ def test_a_price_is_the_list_price(found: Profile, target_ms: float) -> None:
     assert prices().price(found.name, target_ms, 700, 90) == pytest.approx(exact)
 
 
+@given(st.floats(0.5, 1e4), st.floats(0.2, 3), st.floats(0.5, 4))
+def test_a_rate_is_the_list_price_of_a_token_however_loose_the_target(
+    target_ms: float, accepts: float, pace: float
+) -> None:
+    profiles = {found.name: found for found in PROFILES}
+    known = PriceList(TIERS, profiles, (("wide", pace),))
+    rates = known.rates(("fast", "wide"), target_ms, (("fast", accepts),))
+    for name, rate, slower in zip(("fast", "wide"), rates, (1 / accepts, pace), strict=True):
+        one = list_price(
+            profiles[name], tpot_target_ms=target_ms / slower, prompt_tokens=0, completion_tokens=1
+        )
+        assert rate.output == pytest.approx(slower * one)
+
+
 def test_fullest_is_log2_of_tpot_with_all_slots_taken() -> None:
     assert prices().fullest("fast") == pytest.approx(math.log2(1 + 31 / 16))
     assert prices().fullest("wide") == pytest.approx(math.log2(20))

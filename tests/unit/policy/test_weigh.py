@@ -113,12 +113,19 @@ def board(asked: Request, *states: ReplicaState) -> tuple[Board, dict[str, Optio
     targets = targets_of(asked, tier)
     tpot_ms = tolerable_tpot_ms(targets, asked.estimate, asked.waited_ms)
     case = Case(asked, ACME, tier, targets, tpot_ms, 0.0, NOW)
-    options = {
-        name: Option(profiles[name], 1.0, prices.fullest(name), prices.guest(name, tier), None)
-        for name in tier.profiles
-    }
     needed = {name: prices.needed_tpot_ms(name) for name in profiles}
     columns = Columnist(document(), profiles).of(fleet(*states), needed)
+    options = {
+        name: Option(
+            profiles[name],
+            1.0,
+            prices.fullest(name),
+            prices.guest(name, tier),
+            None,
+            places=columns.layout.span(name),
+        )
+        for name in tier.profiles
+    }
     return weigh(case, document(), list(options.values()), columns), options
 
 
@@ -138,10 +145,8 @@ def test_the_flags_are_nested() -> None:
     assert weighed.timely.tolist() == [True, False, False, False, False, True]
     assert weighed.late().tolist() == [False, True, False, False, False, False]
     assert weighed.reserved().tolist() == [False, False, False, True, False, False]
-    assert (weighed.span(options["fast"]), weighed.span(options["wide"])) == (
-        slice(0, 5),
-        slice(5, 6),
-    )
+    assert weighed.roomy().tolist() == [True, True, False, False, False, True]
+    assert (options["fast"].places, options["wide"].places) == (slice(0, 5), slice(5, 6))
 
 
 def test_the_best_of_none_is_none() -> None:

@@ -27,6 +27,7 @@ COMMANDS = {
     "explain": "show what would be decided for a prompt now, without running it",
     "policy": "check, test, compare and evaluate routing policies",
     "check": "check a deployment folder and say what is wrong in it",
+    "values": "print a deployment folder as values of the Helm chart",
     "parity": "compare a profile's output with its model's reference profile, and record it",
     "key": "make a new API key and the hash that a tenant document holds",
 }

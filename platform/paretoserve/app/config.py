@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import difflib
 import itertools
+import re
 from collections.abc import Hashable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -96,6 +97,16 @@ def document_files(folder: Path) -> list[Path]:
         *itertools.chain.from_iterable(many),
         *_records(folder),
     ]
+
+
+def read_yaml(path: Path) -> Any:
+    """What a YAML file says, unchecked. Raises ConfigError for one that cannot be read."""
+    try:
+        return yaml.load(path.read_text(encoding="utf-8"), _StrictLoader)  # noqa: S506 (a SafeLoader)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not valid YAML: {_one_line(error)}") from None
 
 
 def parse_document(path: Path, text: str, kind: type[D]) -> D:
@@ -207,3 +218,8 @@ class _StrictLoader(yaml.SafeLoader):
                 )
             seen.add(key)
         return super().construct_mapping(node, deep)
+
+
+_StrictLoader.add_implicit_resolver(  # what Helm writes for a small number; YAML 1.2 has it so
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+[eE][-+]?[0-9]+$"), list("-+0123456789")
+)

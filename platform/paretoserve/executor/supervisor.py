@@ -23,8 +23,9 @@ from enum import StrEnum
 from pathlib import Path
 
 from paretoserve.domain.errors import EngineError
-from paretoserve.executor.child_process import ExecutorProcess, HeldPort
+from paretoserve.executor.child_process import ExecutorProcess
 from paretoserve.executor.control_client import ControlClient, Lifecycle, Load
+from paretoserve.executor.held_port import HeldPort
 
 logger = logging.getLogger(__name__)
 
@@ -108,17 +109,19 @@ class ExecutorSupervisor:
         self,
         command_for: CommandFor,
         *,
-        host: str = "127.0.0.1",
+        port: HeldPort | None = None,
         env: Mapping[str, str] | None = None,
         timing: Timing | None = None,
         backoff: Backoff | None = None,
     ) -> None:
-        """`env` is added to this process's environment, e.g. CUDA_VISIBLE_DEVICES."""
+        """`port` is released in the end; without one, a free one of 127.0.0.1 is taken. `env` is
+        added to this process's environment, e.g. CUDA_VISIBLE_DEVICES.
+        """
         self._command_for = command_for
         self._env = dict(env or {})
         self._timing = timing or Timing()
         self._backoff = backoff or Backoff()
-        self._port = HeldPort(host)
+        self._port = port or HeldPort("127.0.0.1")
         self._control = ControlClient(self._port.address)
         self._status = SupervisorStatus(SupervisorState.STARTING, self._port.address)
         self._changed = asyncio.Condition()

@@ -96,6 +96,8 @@ class ExecutorReplica:
         status = self._supervisor.status
         if status.state is SupervisorState.FAILED:
             raise EngineError(f"{self._replica_id}: executor failed for good: {status.last_exit}")
+        if status.state is SupervisorState.DRAINING and status.pid is None:
+            raise EngineError(f"{self._replica_id}: executor was drained and has ended")
 
     async def describe(self) -> dict[str, object]:
         """For operators and tests: where the executor is and how it has fared."""

@@ -11,7 +11,8 @@ from typing import Any
 import grpc
 import pytest
 from ray.cluster_utils import Cluster
-from ray_platform import Client, describe, serve_document, until, write_deployment
+from ray_platform import describe, serve_document
+from toy_platform import Client, until, write_deployment
 
 from paretoserve.app.serve import processes, up
 

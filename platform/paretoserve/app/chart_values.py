@@ -85,9 +85,8 @@ def _document(path: Path, problems: list[str]) -> Any:
 def _carried(value: Any, where: str, problems: list[str]) -> Any:
     """The value as JSON has it; a line in `problems` for each that it cannot have."""
     if isinstance(value, dict):
-        for key in value:
-            if not isinstance(key, str):
-                problems.append(f"{where}: key {key!r} is not text, and Helm would make it so")
+        odd = (key for key in value if not isinstance(key, str))
+        problems += [f"{where}: key {key!r} is not text, and Helm would make it so" for key in odd]
         return {k: _carried(v, f"{where}: {k}", problems) for k, v in value.items()}
     if isinstance(value, list):
         return [_carried(item, f"{where}[{n}]", problems) for n, item in enumerate(value)]

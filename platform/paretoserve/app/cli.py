@@ -18,8 +18,9 @@ DESCRIPTION = (
 COMMANDS = {
     "demo": "serve the demo model, replay a real trace, show and save the figures",
     "serve": "serve a deployment on Ray Serve until Ctrl-C",
-    "gateway": "run a gateway over executors at known addresses, without Ray",
+    "gateway": "run a gateway over executors at known addresses or names, without Ray",
     "executor": "run one executor: a profile's engine behind gRPC",
+    "drain": "have an executor take no more requests, and wait for those that run",
     "profile": "measure the profile of a running executor and write its latency curve",
     "frontier": "show which measured profiles are on the frontier, and where speculation stops paying",
     "generate": "send one prompt to a gateway and print the answer as it comes",

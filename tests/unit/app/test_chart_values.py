@@ -96,8 +96,7 @@ def two_models_in_one_place(folder: Path) -> None:
     [
         (
             lambda f: (f / "tiers/batch.yaml").rename(f / "tiers/slow.yaml"),
-            "tiers/slow.yaml: holds 'batch', and the chart names each file as its document: "
-            "rename it to batch.yaml",
+            "tiers/slow.yaml: holds 'batch', and the chart names each file as its document: rename",
         ),
         (
             lambda f: (f / "parity/min-latency.yaml").rename(f / "parity/min latency.yaml"),

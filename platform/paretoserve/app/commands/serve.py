@@ -66,16 +66,22 @@ def run(options: argparse.Namespace) -> int:
     load_served(args.deployment)  # a mistake in it is told before Ray is started
     if options.cluster:
         with existing_cluster(options.cluster):
-            platform = Platform.deploy(config, _tell)
-            print(READY.format(http=platform.http, grpc=platform.grpc))
+            _tell_ready(Platform.deploy(config, _tell))
             return 0
-    for option, address in (("--http", args.http), ("--grpc", args.grpc)):
-        _must_be_free(option, address)
+    if args.gateway:
+        for option, address in (("--http", args.http), ("--grpc", args.grpc)):
+            _must_be_free(option, address)
     with _until_signal() as stopped, local_cluster(progress=_tell):
-        platform = Platform.deploy(config, _tell)
-        print(READY.format(http=platform.http, grpc=platform.grpc), flush=True)
+        _tell_ready(Platform.deploy(config, _tell))
         stopped.wait()
     return 0
+
+
+def _tell_ready(platform: Platform) -> None:
+    if platform.http:
+        print(READY.format(http=platform.http, grpc=platform.grpc), flush=True)
+    else:
+        _tell("ready, without a gateway: `paretoserve gateway --discover` finds the executors")
 
 
 def _must_be_free(option: str, address: str) -> None:

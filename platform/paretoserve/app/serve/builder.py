@@ -1,4 +1,5 @@
-"""The Serve application: a gateway and one deployment per profile.
+"""The Serve application: one deployment per profile, and a gateway or, where gateways run outside
+of Ray, what stands in its place.
 
 A Serve config file names it (`import_path: paretoserve.app.serve.builder:build`) and may override
 every deployment option that is set here: num_replicas, ray_actor_options, placement groups,
@@ -15,7 +16,8 @@ from ray.serve.config import RequestRouterConfig
 
 from paretoserve.app.config import ConfigError
 from paretoserve.app.parity.gate import load_served
-from paretoserve.app.serve.args import GATEWAY, Args, ExecutorArgs
+from paretoserve.app.serve.args import FLEET, GATEWAY, Args, ExecutorArgs
+from paretoserve.app.serve.fleet import Fleet
 from paretoserve.app.serve.gateway import Gateway
 from paretoserve.app.serve.replica import ExecutorReplica, ReplicaSettings
 from paretoserve.domain.profile import Profile
@@ -38,10 +40,13 @@ def build(args: dict[str, Any]) -> serve.Application:
     unknown = set(checked.executors) - {profile.name for profile in profiles}
     if unknown:
         raise ConfigError(f"args.executors names {sorted(unknown)}, which are not profiles")
-    if GATEWAY in {profile.name for profile in profiles}:
-        raise ConfigError(f"a profile may not be called {GATEWAY!r}: that deployment exists")
+    ingress = GATEWAY if checked.gateway else FLEET
+    if ingress in {profile.name for profile in profiles}:
+        raise ConfigError(f"a profile may not be called {ingress!r}: that deployment exists")
     handles = {profile.name: _executors(profile, checked) for profile in profiles}
-    return _gateway(checked).bind(checked, handles)
+    if checked.gateway:
+        return _gateway(checked).bind(checked, handles)
+    return _fleet(checked).bind(handles)
 
 
 def parse_args(args: dict[str, Any]) -> Args:
@@ -74,6 +79,7 @@ def _executors(profile: Profile, args: Args) -> serve.Application:
         deployment=args.deployment,
         profile=profile.name,
         host=args.executor_host,
+        port=args.executor_port if how.port is None else how.port,
         python=how.python,
         env=how.env,
         start_timeout_s=how.start_timeout_s,
@@ -98,6 +104,11 @@ def _gateway(args: Args) -> serve.Deployment:
         **_life_cycle(args),
     )
     return deploy(Gateway)
+
+
+def _fleet(args: Args) -> serve.Deployment:
+    deploy = serve.deployment(name=FLEET, ray_actor_options={"num_cpus": 0}, **_life_cycle(args))
+    return deploy(Fleet)
 
 
 def _life_cycle(args: Args) -> dict[str, Any]:

@@ -7,6 +7,7 @@ tenants where values.yaml names a Secret that holds them.
 
 from __future__ import annotations
 
+import re
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,6 +46,11 @@ SETS = (
     Set("dgx-b200", "deployments/dgx-b200", "/models"),
     Set("kind", "deployments/local", "/opt/paretoserve/models"),
 )
+_HELMS = re.compile(
+    r" +annotations:\n +helm\.sh/resource-policy: keep\n"
+    r"| +(helm\.sh/chart|app\.kubernetes\.io/managed-by): .*\n"
+)
+"""What says that Helm manages an object."""
 _HEAD = """\
 # Made by `make generate` from helm/paretoserve with the documents of {deployment} and
 # k8s/{name}/values.yaml. Do not edit; k8s/README.md says how to use it.
@@ -73,4 +79,4 @@ def render(each: Set) -> str:
     )
     if run.returncode:
         raise RuntimeError(f"k8s/{each.name}: {run.stderr}")
-    return _HEAD.format(name=each.name, deployment=each.deployment) + run.stdout
+    return _HEAD.format(name=each.name, deployment=each.deployment) + _HELMS.sub("", run.stdout)

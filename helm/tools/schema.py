@@ -53,11 +53,9 @@ def build(values: Iterable[Value], moved: dict[str, str]) -> Schema:
         _put(root, value, _schema(value, definitions))
     for path, source in _SAME_AS.items():
         target = _at(root, path)
-        target["properties"] = _at(root, source)["properties"]
+        target["properties"] = _partly(_at(root, source))["properties"]
         target["additionalProperties"] = False
-    profile = root["properties"].pop("profileDefaults")
-    definitions["profile"] = profile
-    root["properties"]["profileDefaults"] = {"$ref": "#/definitions/profile"}
+    definitions["profile"] = _partly(_at(root, "profileDefaults"))
     root["properties"]["profiles"]["additionalProperties"] = {"$ref": "#/definitions/profile"}
     for key, meaning in moved.items():
         root["properties"].setdefault(key, {"description": f"No value of this chart: {meaning}"})
@@ -99,6 +97,18 @@ def _put(root: Schema, value: Value, schema: Schema) -> None:
     *parents, key = value.path.split(".")
     parent = _at(root, ".".join(parents)) if parents else root
     parent["properties"][key] = {"description": value.description, **schema}
+    parent.setdefault("required", []).append(key)
+
+
+def _partly(group: Schema) -> Schema:
+    """A group in which any key may be absent; in values.yaml's own none may, not even by null."""
+    properties = {
+        key: _partly(part) if "properties" in part else part
+        for key, part in group["properties"].items()
+    }
+    return {key: part for key, part in group.items() if key != "required"} | {
+        "properties": properties
+    }
 
 
 def _at(root: Schema, path: str) -> Schema:

@@ -46,7 +46,7 @@ BY_PATH: dict[str, Schema] = {
     "fullnameOverride": TEXT,
     "ray.version": {"type": "string", "pattern": r"^[0-9]+\.[0-9]+\.[0-9]+.*$"},
     "ray.executorPort": PORT,
-    "ray.drainGraceSeconds": whole(0),
+    "ray.drainGraceSeconds": whole(0, 3600),
     "ray.objectStoreMemory": whole(78643200),
     "ray.auth": one_of("disabled", "token"),
     "ray.upgrade.strategy": TEXT,  # told apart in the templates, which say why

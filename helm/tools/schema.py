@@ -10,10 +10,10 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-from pydantic import BaseModel
-
 from helm.tools.comments import Value
 from helm.tools.types import Schema, closed, many, of_value
+from pydantic import BaseModel
+
 from paretoserve.domain.model import Model
 from paretoserve.domain.parity import ParityRecord
 from paretoserve.domain.policy import PolicyDocument

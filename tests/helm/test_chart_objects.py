@@ -9,9 +9,19 @@ from typing import Any
 
 import pytest
 import yaml
-
 from tests.support import kube_schemas, kuberay_rules, pod_security
-from tests.support.chart import CHART, case, cases, one, pods, render, rendered, run_helm, serve_config
+from tests.support.chart import (
+    CHART,
+    case,
+    cases,
+    one,
+    pods,
+    release,
+    render,
+    rendered,
+    run_helm,
+    serve_config,
+)
 
 CASES = cases()
 EVERYTHING = "everything"
@@ -40,7 +50,9 @@ def test_the_operator_takes_the_service(name: str) -> None:
 
 @pytest.mark.parametrize("name", CASES)
 def test_pods_meet_the_restricted_standard(name: str) -> None:
-    found = [f"{pod}: {v}" for pod, p in pods(rendered(name)) for v in pod_security.violations(p["spec"])]
+    found = [
+        f"{pod}: {v}" for pod, p in pods(rendered(name)) for v in pod_security.violations(p["spec"])
+    ]
     asked = NOT_RESTRICTED.get(name, ())
     assert [line for line in found if not line.endswith(asked)] == []
     assert all(any(line.endswith(each) for line in found) for each in asked)
@@ -49,7 +61,10 @@ def test_pods_meet_the_restricted_standard(name: str) -> None:
 @pytest.mark.parametrize("name", CASES)
 def test_no_user_ids_are_fixed(name: str) -> None:
     for _, pod in pods(rendered(name)):
-        contexts = [pod["spec"]["securityContext"], *(c["securityContext"] for c in pod["spec"]["containers"])]
+        contexts = [
+            pod["spec"]["securityContext"],
+            *(c["securityContext"] for c in pod["spec"]["containers"]),
+        ]
         assert not [c for c in contexts if "runAsUser" in c or "runAsGroup" in c]
 
 
@@ -80,8 +95,7 @@ def test_nothing_in_a_ray_pod_changes_with_the_documents(name: str) -> None:
     documents["tiers"]["new"] = {**tier, "name": "new"}
     documents["policy"] = {**documents["policy"], "version": "another"}
     documents["policyNext"] = {"version": "next"}
-    release = "no" if name == "odd-names" else "demo"
-    after = one(render(values, release), "RayService")["spec"]["rayClusterConfig"]
+    after = one(render(values, release(name)), "RayService")["spec"]["rayClusterConfig"]
     assert before == after
 
 
@@ -92,7 +106,11 @@ def test_a_profile_named_in_the_order_comes_after_those_that_are_there() -> None
     profile = copy.deepcopy(values["documents"]["profiles"]["min-latency"])
     values["documents"]["profiles"]["balanced"] = {**profile, "name": "balanced"}
     by_name = one(render(values), "RayService")["spec"]["rayClusterConfig"]["workerGroupSpecs"]
-    assert [group["groupName"] for group in by_name] == ["balanced", "max-throughput", "min-latency"]
+    assert [group["groupName"] for group in by_name] == [
+        "balanced",
+        "max-throughput",
+        "min-latency",
+    ]
     values["ray"] = {"groupOrder": ["max-throughput", "min-latency", "balanced"]}
     after = one(render(values), "RayService")["spec"]["rayClusterConfig"]
     assert after["workerGroupSpecs"].pop()["groupName"] == "balanced"
@@ -102,7 +120,9 @@ def test_a_profile_named_in_the_order_comes_after_those_that_are_there() -> None
 @pytest.mark.parametrize("name", CASES)
 def test_no_volume_is_one_that_the_kubelet_would_not_update(name: str) -> None:
     for _, pod in pods(rendered(name)):
-        assert not [m for c in pod["spec"]["containers"] for m in c["volumeMounts"] if "subPath" in m]
+        assert not [
+            m for c in pod["spec"]["containers"] for m in c["volumeMounts"] if "subPath" in m
+        ]
         for volume in pod["spec"]["volumes"]:
             assert "items" not in volume.get("configMap", {})
 
@@ -111,7 +131,10 @@ def test_no_volume_is_one_that_the_kubelet_would_not_update(name: str) -> None:
 def test_an_executor_has_a_pod_of_its_own(name: str) -> None:
     """Each group's pod has one slot, which each replica of the deployment takes."""
     objects = rendered(name)
-    groups = {g["groupName"]: g for g in one(objects, "RayService")["spec"]["rayClusterConfig"]["workerGroupSpecs"]}
+    groups = {
+        g["groupName"]: g
+        for g in one(objects, "RayService")["spec"]["rayClusterConfig"]["workerGroupSpecs"]
+    }
     deployments = {d["name"]: d for d in serve_config(objects)["applications"][0]["deployments"]}
     assert set(groups) == set(deployments)
     for profile, deployment in deployments.items():
@@ -129,7 +152,9 @@ def test_an_executor_has_a_pod_of_its_own(name: str) -> None:
             bundle = {"CPU": actor["num_cpus"], "GPU": actor["num_gpus"], slot: 1}
             assert deployment["placement_group_bundles"] == [bundle]
             assert deployment["placement_group_strategy"] == "STRICT_PACK"
-        most = deployment.get("autoscaling_config", {}).get("max_replicas", deployment.get("num_replicas"))
+        most = deployment.get("autoscaling_config", {}).get(
+            "max_replicas", deployment.get("num_replicas")
+        )
         assert group["maxReplicas"] == most
 
 
@@ -138,7 +163,11 @@ def test_gateways_look_for_the_executors_where_they_are(name: str) -> None:
     objects = rendered(name)
     gateway = one(objects, "Deployment")["spec"]["template"]["spec"]["containers"][0]
     services = {s["metadata"]["name"]: s["spec"] for s in objects if s["kind"] == "Service"}
-    sought = [argument.split("=", 2)[1:] for argument in gateway["command"] if argument.startswith("--discover")]
+    sought = [
+        argument.split("=", 2)[1:]
+        for argument in gateway["command"]
+        if argument.startswith("--discover")
+    ]
     groups = one(objects, "RayService")["spec"]["rayClusterConfig"]["workerGroupSpecs"]
     assert [profile for profile, _ in sought] == [group["groupName"] for group in groups]
     for (_, address), group in zip(sought, groups, strict=True):
@@ -147,10 +176,17 @@ def test_gateways_look_for_the_executors_where_they_are(name: str) -> None:
         assert service["publishNotReadyAddresses"] is True
         assert service["clusterIP"] == "None"
         assert service["selector"].items() <= group["template"]["metadata"]["labels"].items()
-        named = {p["name"]: p["containerPort"] for p in group["template"]["spec"]["containers"][0]["ports"]}
+        named = {
+            p["name"]: p["containerPort"]
+            for p in group["template"]["spec"]["containers"][0]["ports"]
+        }
         assert named[service["ports"][0]["targetPort"]] == service["ports"][0]["port"] == int(port)
         others = [g for g in groups if g is not group]
-        assert not [g for g in others if service["selector"].items() <= g["template"]["metadata"]["labels"].items()]
+        assert not [
+            g
+            for g in others
+            if service["selector"].items() <= g["template"]["metadata"]["labels"].items()
+        ]
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -173,14 +209,20 @@ def test_streams_have_time_to_end(name: str) -> None:
         waits = int(command.rsplit(" ", 1)[1])
         if "Deployment" in pod:
             arguments = template["spec"]["containers"][0]["command"]
-            waits += next(int(a.removeprefix("--grace=")) for a in arguments if a.startswith("--grace="))
+            waits += next(
+                int(a.removeprefix("--grace=")) for a in arguments if a.startswith("--grace=")
+            )
         assert template["spec"]["terminationGracePeriodSeconds"] > waits + 10, pod
 
 
 def test_budgets_of_executors_are_whole_numbers_of_pods() -> None:
     """A RayCluster has no scale subresource: with anything else no eviction would ever be allowed."""
     budgets = [b for b in rendered(EVERYTHING) if b["kind"] == "PodDisruptionBudget"]
-    executors = [b["spec"] for b in budgets if b["metadata"]["labels"]["app.kubernetes.io/component"] == "executor"]
+    executors = [
+        b["spec"]
+        for b in budgets
+        if b["metadata"]["labels"]["app.kubernetes.io/component"] == "executor"
+    ]
     assert [b["minAvailable"] for b in executors] == [1, 1]  # min-latency may shrink to one
     assert not [b for b in executors if "maxUnavailable" in b]
 
@@ -197,7 +239,11 @@ def test_a_profile_may_say_no_where_the_defaults_say_yes() -> None:
     """Values that are false, zero or empty are values."""
     values = case(EVERYTHING)
     values["profileDefaults"]["autoscaling"] = {"enabled": True}
-    values["profiles"]["balanced"] = {"autoscaling": {"enabled": False}, "runtimeClassName": "", "replicas": 0}
+    values["profiles"]["balanced"] = {
+        "autoscaling": {"enabled": False},
+        "runtimeClassName": "",
+        "replicas": 0,
+    }
     objects = render(values)
     deployments = {d["name"]: d for d in serve_config(objects)["applications"][0]["deployments"]}
     assert deployments["balanced"]["num_replicas"] == 0

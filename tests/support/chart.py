@@ -12,14 +12,15 @@ from typing import Any
 
 import pytest
 import yaml
-
 from helm.tools.binary import NoHelm, helm
 from helm.tools.manifests import KUBERNETES
+
 from paretoserve.app.chart_values import chart_values, values_text
 
 ROOT = Path(__file__).resolve().parents[2]
 CHART = ROOT / "helm" / "paretoserve"
 CASES = ROOT / "tests" / "helm" / "values"
+EXAMPLES = ROOT / "helm" / "values"
 DEPLOYMENTS = tuple(sorted(path.parent.name for path in ROOT.glob("deployments/*/policy.yaml")))
 
 Object = dict[str, Any]
@@ -74,14 +75,29 @@ def overlay(base: Object, over: Object) -> Object:
 
 
 def case(name: str) -> Object:
-    """The values of one of tests/helm/values: its `deployment`, and `values` laid on its documents."""
-    written = yaml.safe_load((CASES / f"{name}.yaml").read_text(encoding="utf-8"))
+    """The values of a case: of one of tests/helm/values, with its documents, or of helm/values."""
+    written = _written(name)
     return overlay(documents(written["deployment"]), written["values"])
+
+
+def release(name: str) -> str:
+    """The release that a case is rendered as."""
+    called: str = _written(name).get("release", "demo")
+    return called
 
 
 def cases() -> list[str]:
     """The names of all cases."""
-    return sorted(path.stem for path in CASES.glob("*.yaml"))
+    return sorted(path.stem for folder in (CASES, EXAMPLES) for path in folder.glob("*.yaml"))
+
+
+def _written(name: str) -> Object:
+    example = EXAMPLES / f"{name}.yaml"
+    if example.exists():
+        values = yaml.safe_load(example.read_text(encoding="utf-8"))
+        return {"deployment": "dgx-b200", "values": values}
+    written: Object = yaml.safe_load((CASES / f"{name}.yaml").read_text(encoding="utf-8"))
+    return written
 
 
 def render(values: Object, release: str = "demo", namespace: str = "llm") -> list[Object]:
@@ -95,8 +111,7 @@ def render(values: Object, release: str = "demo", namespace: str = "llm") -> lis
 
 @cache
 def _rendered(name: str) -> str:
-    written = yaml.safe_load((CASES / f"{name}.yaml").read_text(encoding="utf-8"))
-    return json.dumps(render(case(name), written.get("release", "demo")))
+    return json.dumps(render(case(name), release(name)))
 
 
 def rendered(name: str) -> list[Object]:

@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from helm.tools.manifests import KUBERNETES
 from jsonschema import Draft7Validator, Draft202012Validator
 from referencing import Registry, Resource
-
-from helm.tools.manifests import KUBERNETES
 
 _CRDS = Path(__file__).resolve().parents[1] / "helm" / "crds"
 _STRICT = files("kubernetes_validate") / f"kubernetes-json-schema/v{KUBERNETES}-local-strict"

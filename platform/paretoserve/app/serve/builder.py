@@ -87,6 +87,7 @@ def _executors(profile: Profile, args: Args) -> serve.Application:
         start_timeout_s=how.start_timeout_s,
         stall_after_s=how.stall_after_s,
         drain_grace_s=args.drain_grace_s,
+        settle_s=0.0 if args.gateway else args.settle_s,
     )
     deploy = serve.deployment(
         name=profile.name,

@@ -120,6 +120,16 @@ class Stream:
         raise AssertionError("the stream ended without `completed`")
 
 
+def profile_serving(client: Client, tier: str) -> str:
+    """The profile that served a short request of the tier, or nothing when none did."""
+    try:
+        stream = client.generate(tier)
+        stream.completed()
+    except grpc.RpcError:
+        return ""
+    return stream.started.profile
+
+
 def until(condition: Callable[[], Any], what: str, timeout_s: float = 60.0) -> Any:
     """The first true answer; a generous deadline against hangs."""
     deadline = time.monotonic() + timeout_s

@@ -20,7 +20,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from paretoserve.app.config import ConfigError, load_deployment
+from paretoserve.app.config import ConfigError, load_profiles
 from paretoserve.app.telemetry import load_telemetry
 from paretoserve.domain.errors import EngineError, ParetoserveError, Unavailable
 from paretoserve.executor.catalog import create
@@ -84,7 +84,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _engine(folder: Path, profile_name: str) -> Engine:
-    deployment = load_deployment(folder)
+    deployment = load_profiles(folder)
     try:
         profile = deployment.profile(profile_name)
     except KeyError:

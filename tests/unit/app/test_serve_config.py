@@ -112,3 +112,14 @@ def test_an_executors_port_is_its_profiles_else_that_of_all():
     _, handles = application._bound_deployment.init_args
     ports = {name: handle._bound_deployment.init_args[0].port for name, handle in handles.items()}
     assert ports == {"min-latency": 50052, "max-throughput": 50051}
+
+
+def test_without_a_gateway_no_tenant_is_needed(tmp_path):
+    folder = shutil.copytree(LOCAL, tmp_path / "d", ignore=shutil.ignore_patterns("demo"))
+    shutil.rmtree(folder / "tenants")
+    build({"deployment": str(folder), "gateway": False})
+    with pytest.raises(ConfigError, match="at least one Tenant is needed"):
+        build({"deployment": str(folder)})
+    (folder / "parity/min-latency.yaml").unlink()
+    with pytest.raises(ConfigError, match="min-latency may not serve"):
+        build({"deployment": str(folder), "gateway": False})

@@ -9,7 +9,7 @@ import threading
 from pathlib import Path
 
 from paretoserve.app.config import ConfigError
-from paretoserve.app.parity.gate import load_served
+from paretoserve.app.parity.gate import load_served, load_served_profiles
 from paretoserve.app.serve import config_file
 from paretoserve.app.serve.builder import parse_args
 from paretoserve.app.serve.up import Platform, existing_cluster, local_cluster
@@ -63,7 +63,8 @@ def run(options: argparse.Namespace) -> int:
     given = {"http": options.http, "grpc": options.grpc}
     config = config_file.read(options.config, {key: at for key, at in given.items() if at})
     args = parse_args(config.applications[0].args)
-    load_served(args.deployment)  # a mistake in it is told before Ray is started
+    load = load_served if args.gateway else load_served_profiles
+    load(args.deployment)  # a mistake in it is told before Ray is started
     if options.cluster:
         with existing_cluster(options.cluster):
             _tell_ready(Platform.deploy(config, _tell))

@@ -58,4 +58,10 @@ class Args(Document):
     drain_grace_s: float = Field(
         default=30.0, ge=0, description="how long running streams may go on at scale-down"
     )
+    settle_s: float = Field(
+        default=5.0,
+        ge=0,
+        description="without a gateway in Ray: how long a new executor serves before its replica "
+        "counts as started, so that gateways have found it before another one is replaced",
+    )
     executors: dict[str, ExecutorArgs] = Field(default_factory=dict, description="by profile")

@@ -15,7 +15,7 @@ from ray import serve
 from ray.serve.config import RequestRouterConfig
 
 from paretoserve.app.config import ConfigError
-from paretoserve.app.parity.gate import load_served
+from paretoserve.app.parity.gate import load_served, load_served_profiles
 from paretoserve.app.serve.args import FLEET, GATEWAY, Args, ExecutorArgs
 from paretoserve.app.serve.fleet import Fleet
 from paretoserve.app.serve.gateway import Gateway
@@ -33,10 +33,12 @@ _WITHOUT_GPU = frozenset({"emulator", "trtllm-grpc"})
 def build(args: dict[str, Any]) -> serve.Application:
     """The application for `args` (see args.py).
 
-    Raises ConfigError for unknown args and for a deployment folder that is not good.
+    Raises ConfigError for unknown args and for a deployment folder that is not good; without a
+    gateway, only models, profiles and parity records are read.
     """
     checked = parse_args(args)
-    profiles = load_served(checked.deployment).profiles
+    load = load_served if checked.gateway else load_served_profiles
+    profiles = load(checked.deployment).profiles
     unknown = set(checked.executors) - {profile.name for profile in profiles}
     if unknown:
         raise ConfigError(f"args.executors names {sorted(unknown)}, which are not profiles")
@@ -85,6 +87,7 @@ def _executors(profile: Profile, args: Args) -> serve.Application:
         start_timeout_s=how.start_timeout_s,
         stall_after_s=how.stall_after_s,
         drain_grace_s=args.drain_grace_s,
+        settle_s=0.0 if args.gateway else args.settle_s,
     )
     deploy = serve.deployment(
         name=profile.name,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,6 +37,7 @@ class ReplicaSettings:
     drain_grace_s: float = 30.0
     start_timeout_s: float = 900.0
     stall_after_s: float = STALL_AFTER_S
+    settle_s: float = 0.0
 
 
 class ExecutorReplica:
@@ -70,6 +72,7 @@ class ExecutorReplica:
         except EngineError:
             await self._supervisor.stop()
             raise
+        await asyncio.sleep(settings.settle_s)
 
     def record_replica_metadata(self) -> dict[str, str]:
         """Published once by Serve to the routers in every gateway."""

@@ -101,6 +101,7 @@ One profile, as JSON: (list CONTEXT NAME). Its settings with the defaults filled
       "gateway" false
       "executor_port" (int .Values.ray.executorPort)
       "drain_grace_s" .Values.ray.drainGraceSeconds
+      "settle_s" .Values.ray.settleSeconds
       "executors" $executors -}}
 proxy_location: Disabled
 http_options:

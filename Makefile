@@ -61,6 +61,7 @@ lock:  ## Resolve the dependencies anew into requirements.lock (torch is pinned 
 	@$(SCRATCH)/lock/bin/pip install -qq '$(TORCH)' '.[dev,demo]'
 	@$(SCRATCH)/lock/bin/pip freeze --exclude-editable | grep -v -E '^(torch|paretoserve|nvidia-|triton)' > $(SCRATCH)/lock.in
 	@$(SCRATCH)/lock/bin/uv pip compile --quiet --no-deps --generate-hashes --no-header $(SCRATCH)/lock.in -o requirements.lock
+	@$(SCRATCH)/lock/bin/python images/lock.py
 	@rm -rf $(SCRATCH)/lock $(SCRATCH)/lock.in build
 
 clean:  ## Remove what was built

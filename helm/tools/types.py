@@ -71,6 +71,7 @@ BY_PATH: dict[str, Schema] = {
     "executorDisruptionBudget.maxUnavailable": whole(1),
     "profileDefaults.gpu.perNode": whole(1),
     "profileDefaults.autoscaling.targetStreams": {"type": "number", "exclusiveMinimum": 0},
+    "profileDefaults.autoscaling.minReplicas": whole(1),
     "profileDefaults.autoscaling.maxReplicas": whole(1),
     "profileDefaults.startTimeoutSeconds": whole(1),
     "profileDefaults.stallAfterSeconds": whole(1),

@@ -7,14 +7,17 @@ from pathlib import Path
 
 import pytest
 import yaml
+from ray.serve.schema import ServeDeploySchema
 from tests.support.chart import (
     DEPLOYMENTS,
     ROOT,
     Object,
+    cases,
     documents,
     mounted,
     one,
     render,
+    rendered,
     serve_config,
 )
 
@@ -92,6 +95,11 @@ def test_the_serve_config_asks_for_what_the_platform_would(name: str) -> None:
         assert [{k: v for k, v in b.items() if k != slot} for b in bundles] == wanted.get(
             "placement_group_bundles", []
         )
+
+
+@pytest.mark.parametrize("name", cases())
+def test_serve_takes_the_config(name: str) -> None:
+    ServeDeploySchema.model_validate(serve_config(rendered(name)))
 
 
 def test_documents_in_kubernetes_are_readable() -> None:

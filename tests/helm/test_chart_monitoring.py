@@ -108,6 +108,13 @@ def test_each_profile_is_missed_by_name() -> None:
     assert names == {"balanced", "max-throughput", "min-latency"}
 
 
+def test_a_profile_that_has_no_executors_is_not_missed() -> None:
+    values = overlay(case("two-dgx-b200"), {"monitoring": {"rules": {"enabled": True}}})
+    text = json.dumps(one(render(values), "PrometheusRule"))
+    assert text.count("ParetoserveProfileGone") == 2
+    assert "balanced" not in text
+
+
 def test_dashboards_are_told_apart_and_complete() -> None:
     boards = [
         json.loads(path.read_text(encoding="utf-8"))

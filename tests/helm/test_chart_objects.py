@@ -152,6 +152,10 @@ def test_an_executor_has_a_pod_of_its_own(name: str) -> None:
             bundle = {"CPU": actor["num_cpus"], "GPU": actor["num_gpus"], slot: 1}
             assert deployment["placement_group_bundles"] == [bundle]
             assert deployment["placement_group_strategy"] == "STRICT_PACK"
+        if group["replicas"] == 0:
+            assert group["maxReplicas"] == 0
+            assert deployment["autoscaling_config"]["initial_replicas"] == 0
+            continue
         most = deployment.get("autoscaling_config", {}).get(
             "max_replicas", deployment.get("num_replicas")
         )
@@ -246,8 +250,8 @@ def test_a_profile_may_say_no_where_the_defaults_say_yes() -> None:
     }
     objects = render(values)
     deployments = {d["name"]: d for d in serve_config(objects)["applications"][0]["deployments"]}
-    assert deployments["balanced"]["num_replicas"] == 0
-    assert "autoscaling_config" in deployments["max-throughput"]
+    assert deployments["balanced"]["autoscaling_config"]["max_replicas"] == 1
+    assert deployments["max-throughput"]["autoscaling_config"]["max_replicas"] == 2
     groups = one(objects, "RayService")["spec"]["rayClusterConfig"]["workerGroupSpecs"]
     spec = next(g for g in groups if g["groupName"] == "balanced")["template"]["spec"]
     assert "runtimeClassName" not in spec

@@ -35,7 +35,7 @@ def _values(folder: Path, port: int) -> Object:
         **documents,
         "modelVolume": {"mountPath": ""},
         "ray": {"executorPort": port, "settleSeconds": 3, "drainGraceSeconds": 10},
-        "profiles": {"wide": {"replicas": 2}},
+        "profiles": {"wide": {"replicas": 2}, "idle": {"replicas": 0}},
     }
 
 
@@ -58,6 +58,8 @@ def _at(config: dict[str, Any], folder: Path) -> dict[str, Any]:
 def test_what_helm_renders_serves(tmp_path: Path) -> None:
     port = _free_port()
     written = write_deployment(tmp_path / "written")
+    idle = (written / "profiles" / "wide.yaml").read_text().replace("name: wide", "name: idle")
+    (written / "profiles" / "idle.yaml").write_text(idle)
     (tmp_path / "models").mkdir()
     (written / "model").rename(tmp_path / "models" / "model")
     objects = render(_values(written, port))

@@ -19,11 +19,13 @@ the same namespace.
         "description" "Over an hour and over the last 5 minutes its requests missed their targets {{ $value | humanize }} times as often as the tier's percentile allows.") | nindent 4 }}
 - name: paretoserve-causes
   rules:
-    {{- range fromJsonArray (include "paretoserve.profileNames" .) }}
+    {{- range fromJsonArray (include "paretoserve.profiles" .) }}
+    {{- if gt (int .least) 0 }}
     {{- include "paretoserve.alert" (dict "root" $ "name" "ParetoserveProfileGone" "severity" "critical" "for" "5m"
-        "expr" (printf "absent(paretoserve_replica_state{state=\"serving\", profile=%q, %s})" . $gateways)
+        "expr" (printf "absent(paretoserve_replica_state{state=\"serving\", profile=%q, %s})" .name $gateways)
         "summary" "no executor of profile {{ $labels.profile }} serves"
         "description" "No gateway knows one that does: look at its pods and their logs.") | nindent 4 }}
+    {{- end }}
     {{- end }}
     {{- include "paretoserve.alert" (dict "root" . "name" "ParetoserveReplicaLost" "severity" "warning" "for" "5m"
         "expr" (printf "max by (replica, profile) (paretoserve_replica_state{state=\"lost\", %s}) == 1" $gateways)

@@ -67,6 +67,7 @@ One profile, as JSON: (list CONTEXT NAME). Its settings with the defaults filled
 {{- $slot := include "paretoserve.slot" .name -}}
 {{- $cpu := ternary (min 1 (get .document "gpus" | ceil)) 1 .onCPU | int -}}
 {{- $deployment := dict "name" .name -}}
+{{- $policy := dict "policy_function" "paretoserve.app.serve.autoscaling:by_streams" -}}
 {{- if .autoscaling.enabled -}}
 {{- $_ := set $deployment "autoscaling_config" (dict
       "min_replicas" (int .autoscaling.minReplicas)
@@ -75,7 +76,10 @@ One profile, as JSON: (list CONTEXT NAME). Its settings with the defaults filled
       "target_ongoing_requests" .autoscaling.targetStreams
       "upscale_delay_s" .autoscaling.upscaleDelaySeconds
       "downscale_delay_s" .autoscaling.downscaleDelaySeconds
-      "policy" (dict "policy_function" "paretoserve.app.serve.autoscaling:by_streams")) -}}
+      "policy" $policy) -}}
+{{- else if eq (int .replicas) 0 -}}
+{{- /* Serve takes no zero for num_replicas. This policy asks for no more while nothing streams. */ -}}
+{{- $_ := set $deployment "autoscaling_config" (dict "min_replicas" 0 "initial_replicas" 0 "max_replicas" 1 "policy" $policy) -}}
 {{- else -}}
 {{- $_ := set $deployment "num_replicas" (int .replicas) -}}
 {{- end -}}

@@ -59,6 +59,11 @@ def build(values: Iterable[Value], moved: dict[str, str]) -> Schema:
     root["properties"]["profiles"]["additionalProperties"] = {"$ref": "#/definitions/profile"}
     for key, meaning in moved.items():
         root["properties"].setdefault(key, {"description": f"No value of this chart: {meaning}"})
+    root["properties"]["global"] = {
+        "type": "object",
+        "additionalProperties": True,
+        "description": "What Helm gives to the charts within another one; not used",
+    }
     _at(root, "documents")["properties"]["candidate"] = {
         "description": "No value of this chart: it is called policyNext"
     }

@@ -86,8 +86,11 @@ def _helm(cluster: ApiServer, folder: Path, *arguments: str, values: Object | No
     return run_helm(*arguments, *where, values=values)
 
 
-def _install(cluster: ApiServer, folder: Path, verb: str, values: Object) -> None:
-    _helm(cluster, folder, verb, "demo", str(CHART), "--disable-openapi-validation", values=values)
+def _install(cluster: ApiServer, folder: Path, verb: str, values: Object) -> str:
+    """What Helm says at its end."""
+    return _helm(
+        cluster, folder, verb, "demo", str(CHART), "--disable-openapi-validation", values=values
+    )
 
 
 def _few() -> Object:
@@ -149,3 +152,23 @@ def test_uninstall_leaves_what_was_made_to_be_kept_and_nothing_else(
     assert sorted(path.rpartition("/")[2] for path in cluster.objects) == [
         "demo-paretoserve-models", "demo-paretoserve-smoke", "demo-paretoserve-tenants",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("strategy", "says"),
+    [("None", "are NOT carried out by themselves"), ("NewCluster", "(NewCluster)")],
+)
+def test_the_notes_say_what_to_do_next(
+    cluster: ApiServer, tmp_path: Path, strategy: str, says: str
+) -> None:
+    values = _few()
+    values["ray"] = {"upgrade": {"strategy": strategy}}
+    notes = _install(cluster, tmp_path, "install", values).partition("NOTES:")[2]
+    assert "with the profiles max-throughput, min-latency" in notes
+    assert (
+        "kubectl -n llm wait --for=condition=Ready --timeout=30m rayservice/demo-paretoserve"
+        in notes
+    )
+    assert "helm -n llm test demo --logs --timeout 300s" in notes
+    assert '"model": "scribe"' in notes
+    assert says in notes

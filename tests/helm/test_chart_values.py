@@ -6,10 +6,12 @@ import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pytest
+import ray
 import yaml
 from helm.tools import generate
 from helm.tools.comments import read_values
@@ -56,7 +58,7 @@ def test_values_schema_and_readme_name_the_same() -> None:
 
 def _paths(schema: dict[str, Any], prefix: str) -> Iterator[str]:
     for key, part in schema.get("properties", {}).items():
-        if prefix or key not in MOVED:
+        if prefix or key not in {*MOVED, "global"}:
             if f"{prefix}{key}" == "documents.candidate":
                 continue
             assert part["description"], key
@@ -220,3 +222,15 @@ def test_a_value_taken_away_is_missed_by_name() -> None:
     values = case("smallest")
     values["gateway"] = {"service": None}
     assert "gateway: service is required" in _refusal(values)
+
+
+def test_a_chart_that_holds_this_one_may_have_globals() -> None:
+    """Helm hands them to every chart within."""
+    assert render({**case("smallest"), "global": {"region": "eu"}}) != []
+
+
+def test_versions_agree() -> None:
+    chart = yaml.safe_load((CHART / "Chart.yaml").read_text(encoding="utf-8"))
+    defaults = yaml.safe_load((CHART / "values.yaml").read_text(encoding="utf-8"))
+    assert chart["appVersion"] == chart["version"] == version("paretoserve")
+    assert defaults["ray"]["version"] == ray.__version__

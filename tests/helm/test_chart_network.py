@@ -6,7 +6,7 @@ import pytest
 from tests.support.chart import Object, case, one, pods, render, rendered
 from tests.support.network_policy import Peer, allowed
 
-RAY_PORTS = {"dashboard": 8265, "metrics": 8080, "serve": 50051}
+RAY_PORTS = {"dashboard": 8265, "metrics": 8080, "serve": 9500}
 KUBE_SYSTEM = Peer(namespace={"kubernetes.io/metadata.name": "kube-system"}, ours=False)
 STRANGER = Peer(namespace={"kubernetes.io/metadata.name": "elsewhere"}, ours=False)
 NEIGHBOUR = Peer(labels={"app": "other"})
@@ -41,7 +41,7 @@ def _through(objects: list[Object], source: str, target: str, port: int) -> bool
 
 
 ALWAYS = [
-    ("gateway", "executor", 50051, True),
+    ("gateway", "executor", 9500, True),
     ("gateway", "executor", 8265, False),
     ("gateway", "head", 8265, False),
     ("head", "executor", 34567, True),
@@ -49,14 +49,14 @@ ALWAYS = [
     ("executor", "executor", 34567, True),
     ("smoke", "gateway", 9000, True),
     ("smoke", "gateway", 8000, True),
-    ("smoke", "executor", 50051, False),
+    ("smoke", "executor", 9500, False),
     ("operator", "head", 8265, True),
     ("operator", "executor", 8265, False),
     ("stranger", "head", 8265, False),
     ("neighbour", "head", 8265, False),
     ("neighbour", "head", 6379, False),
-    ("stranger", "executor", 50051, False),
-    ("neighbour", "executor", 50051, False),
+    ("stranger", "executor", 9500, False),
+    ("neighbour", "executor", 9500, False),
     ("prometheus", "executor", 8080, True),
     ("prometheus", "head", 8080, True),
     ("executor", "gateway", 8000, False),

@@ -117,6 +117,7 @@ SENTENCES: list[tuple[dict[str, Any], str]] = [
     ({"ray": {"upgrade": {"strategy": "NewClusterWithIncrementalUpgrade"}}}, "needs ray.autoscaler.enabled"),
     ({"ray": {"upgrade": {"strategy": "NewClusterWithIncrementalUpgrade"}}}, "needs ray.upgrade.incremental.gatewayClassName"),
     ({"ray": {"upgrade": {"strategy": "NewClusterWithIncrementalUpgrade", "incremental": {"stepSizePercent": 50}}}}, "stepSizePercent is 50, more than maxSurgePercent, 25"),
+    ({"ray": {"executorPort": 50051}}, "ray.executorPort is 50051, which another process of the pod may have"),
     ({"ray": {"groupOrder": ["fastest"]}}, 'ray.groupOrder names "fastest", which is no profile'),
     ({"ray": {"faultTolerance": {"enabled": True}}}, "enabled without redisAddress"),
     ({"ray": {"faultTolerance": {"enabled": True, "redisAddress": "redis://:hunter2@redis:6379"}}}, "holds a user or a password"),

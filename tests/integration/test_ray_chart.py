@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import socket
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,12 @@ from paretoserve.app.serve import config_file, up
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
 
 
-def _free_port() -> int:
-    with closing(socket.create_server(("0.0.0.0", 0))) as found:
-        return int(found.getsockname()[1])
+def _free_port(first: int = 0) -> int:
+    """A port that was free a moment ago; one from `first` on, if that is said."""
+    for port in range(first, first + 1000 if first else 1):
+        with suppress(OSError), closing(socket.create_server(("0.0.0.0", port))) as found:
+            return int(found.getsockname()[1])
+    raise AssertionError(f"no port is free from {first} on")
 
 
 def _values(folder: Path, port: int) -> Object:
@@ -56,7 +59,7 @@ def _at(config: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def test_what_helm_renders_serves(tmp_path: Path) -> None:
-    port = _free_port()
+    port = _free_port(9500)  # as the chart wants them: none that is given out at random
     written = write_deployment(tmp_path / "written")
     idle = (written / "profiles" / "wide.yaml").read_text().replace("name: wide", "name: idle")
     (written / "profiles" / "idle.yaml").write_text(idle)

@@ -163,6 +163,10 @@ is what only Kubernetes, the operator or Ray would find out, after the install.
 {{- define "paretoserve.problems.cluster" -}}
 {{- $problems := list -}}
 {{- $ray := .Values.ray -}}
+{{- $port := int $ray.executorPort -}}
+{{- if or (has $port (list 6379 8080 8265 10001)) (and (ge $port 10002) (le $port 19999)) (and (ge $port 32768) (le $port 60999)) -}}
+{{- $problems = append $problems (printf "ray.executorPort is %d, which another process of the pod may have: Ray uses 6379, 8080, 8265 and 10001 and gives out 10002 to 19999, Linux 32768 to 60999; choose another, such as 9500" $port) -}}
+{{- end -}}
 {{- $strategies := list "NewCluster" "NewClusterWithIncrementalUpgrade" "None" -}}
 {{- if not (has $ray.upgrade.strategy $strategies) -}}
 {{- $problems = append $problems (printf "ray.upgrade.strategy is %q; the operator carries out %s, and refuses any other after the install" $ray.upgrade.strategy (join ", " $strategies)) -}}

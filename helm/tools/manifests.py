@@ -44,7 +44,7 @@ class Set:
 
 SETS = (
     Set("dgx-b200", "deployments/dgx-b200", "/models"),
-    Set("kind", "deployments/local", "/opt/paretoserve/models"),
+    Set("kind", "deployments/local", "/models"),
 )
 _HELMS = re.compile(
     r" +annotations:\n +helm\.sh/resource-policy: keep\n"

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-import base64
+from functools import cache
 from pathlib import Path
 
 import pytest
 import yaml
-from tests.support.chart import DEPLOYMENTS, ROOT, Object, documents, one, render, serve_config
+from tests.support.chart import (
+    DEPLOYMENTS,
+    ROOT,
+    Object,
+    documents,
+    mounted,
+    one,
+    render,
+    serve_config,
+)
 
 from paretoserve.app.config import load_deployment
 from paretoserve.app.serve.args import Args
@@ -15,31 +24,10 @@ from paretoserve.app.serve.builder import resources
 from paretoserve.app.telemetry import load_telemetry
 from paretoserve.domain.deployment import Deployment
 
-VALUES = {"modelVolume": {"existingClaim": "models"}}
 
-
-def mounted(objects: list[Object], folder: Path, pod: Object) -> None:
-    """Writes what a pod's volumes hold beneath /etc/paretoserve into `folder`, as a kubelet would."""
-    volumes = {volume["name"]: volume for volume in pod["spec"]["volumes"]}
-    for mount in pod["spec"]["containers"][0]["volumeMounts"]:
-        if not mount["mountPath"].startswith("/etc/paretoserve"):
-            continue
-        target = folder / Path(mount["mountPath"]).relative_to("/etc/paretoserve")
-        target.mkdir(parents=True, exist_ok=True)
-        for name, content in _files(objects, volumes[mount["name"]]).items():
-            (target / name).write_bytes(content)
-
-
-def _files(objects: list[Object], volume: Object) -> dict[str, bytes]:
-    if "configMap" in volume:
-        data = one(objects, "ConfigMap", volume["configMap"]["name"]).get("data", {})
-        return {name: text.encode() for name, text in data.items()}
-    files: dict[str, bytes] = {}
-    for source in volume["projected"]["sources"]:
-        data = one(objects, "Secret", source["secret"]["name"])["data"]
-        items = source["secret"].get("items", [{"key": key, "path": key} for key in data])
-        files |= {item["path"]: base64.b64decode(data[item["key"]]) for item in items}
-    return files
+@cache
+def _objects(name: str) -> list[Object]:
+    return render({**documents(name), "modelVolume": {"existingClaim": "models"}})
 
 
 def _located(deployment: Deployment) -> Deployment:
@@ -50,7 +38,7 @@ def _located(deployment: Deployment) -> Deployment:
 
 @pytest.mark.parametrize("name", DEPLOYMENTS)
 def test_a_gateway_reads_what_the_folder_says(name: str, tmp_path: Path) -> None:
-    objects = render({**documents(name), **VALUES})
+    objects = _objects(name)
     mounted(objects, tmp_path, one(objects, "Deployment")["spec"]["template"])
     written = load_deployment(ROOT / "deployments" / name)
     read = load_deployment(tmp_path)
@@ -63,7 +51,7 @@ def test_a_gateway_reads_what_the_folder_says(name: str, tmp_path: Path) -> None
 @pytest.mark.parametrize("name", DEPLOYMENTS)
 def test_engine_arguments_keep_their_types(name: str, tmp_path: Path) -> None:
     """1 and 1.0 are equal to Python, and not to an engine."""
-    objects = render({**documents(name), **VALUES})
+    objects = _objects(name)
     mounted(objects, tmp_path, one(objects, "Deployment")["spec"]["template"])
     written = {p.name: p.engine_args for p in load_deployment(ROOT / "deployments" / name).profiles}
     read = {p.name: p.engine_args for p in load_deployment(tmp_path).profiles}
@@ -81,7 +69,7 @@ def _sorted(written: object, like: object) -> object:
 
 @pytest.mark.parametrize("name", DEPLOYMENTS)
 def test_metrics_are_on_unless_the_folder_says_otherwise(name: str, tmp_path: Path) -> None:
-    objects = render({**documents(name), **VALUES})
+    objects = _objects(name)
     mounted(objects, tmp_path, one(objects, "Deployment")["spec"]["template"])
     assert load_telemetry(tmp_path).metrics == "prometheus"
 
@@ -89,7 +77,7 @@ def test_metrics_are_on_unless_the_folder_says_otherwise(name: str, tmp_path: Pa
 @pytest.mark.parametrize("name", DEPLOYMENTS)
 def test_the_serve_config_asks_for_what_the_platform_would(name: str) -> None:
     """Beside the slot, a replica takes what the builder gives it by itself."""
-    application = serve_config(render({**documents(name), **VALUES}))["applications"][0]
+    application = serve_config(_objects(name))["applications"][0]
     arguments = Args.model_validate(application["args"])
     profiles = {p.name: p for p in load_deployment(ROOT / "deployments" / name).profiles}
     assert set(arguments.executors) == set(profiles)
@@ -108,7 +96,7 @@ def test_the_serve_config_asks_for_what_the_platform_would(name: str) -> None:
 
 def test_documents_in_kubernetes_are_readable() -> None:
     """One file each, in YAML, under the name that the folder has."""
-    objects = render({**documents("dgx-b200"), **VALUES})
+    objects = _objects("dgx-b200")
     tiers = one(objects, "ConfigMap", "-tiers")["data"]
     assert sorted(tiers) == ["batch.yaml", "premium.yaml", "standard.yaml"]
     assert yaml.safe_load(tiers["premium.yaml"])["tpot_ms"] == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import subprocess
@@ -150,3 +151,27 @@ def serve_config(objects: list[Object]) -> Object:
     """The Serve config in the RayService."""
     config: Object = yaml.safe_load(one(objects, "RayService")["spec"]["serveConfigV2"])
     return config
+
+
+def mounted(objects: list[Object], folder: Path, pod: Object) -> None:
+    """Writes what a pod's volumes hold beneath /etc/paretoserve into `folder`, as a kubelet would."""
+    volumes = {volume["name"]: volume for volume in pod["spec"]["volumes"]}
+    for mount in pod["spec"]["containers"][0]["volumeMounts"]:
+        if not mount["mountPath"].startswith("/etc/paretoserve"):
+            continue
+        target = folder / Path(mount["mountPath"]).relative_to("/etc/paretoserve")
+        target.mkdir(parents=True, exist_ok=True)
+        for name, content in _files(objects, volumes[mount["name"]]).items():
+            (target / name).write_bytes(content)
+
+
+def _files(objects: list[Object], volume: Object) -> dict[str, bytes]:
+    if "configMap" in volume:
+        data = one(objects, "ConfigMap", volume["configMap"]["name"]).get("data", {})
+        return {name: text.encode() for name, text in data.items()}
+    files: dict[str, bytes] = {}
+    for source in volume["projected"]["sources"]:
+        data = one(objects, "Secret", source["secret"]["name"])["data"]
+        items = source["secret"].get("items", [{"key": key, "path": key} for key in data])
+        files |= {item["path"]: base64.b64decode(data[item["key"]]) for item in items}
+    return files

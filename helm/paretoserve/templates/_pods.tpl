@@ -31,27 +31,46 @@ The deployment folder. Each of its folders is a volume of its own, mounted whole
 each document's name into the pod's spec, so that a new tier replaced the Ray cluster. The kubelet
 makes the mount points in the outer volume (pkg/volume/util/nested_volumes.go).
 */}}
-{{- define "paretoserve.documentMounts" -}}
+{{- define "paretoserve.folderMounts" -}}
 - name: documents
   mountPath: /etc/paretoserve
   readOnly: true
-{{- range list "profiles" "tiers" "parity" }}
+{{- range . }}
 - name: {{ . }}
   mountPath: /etc/paretoserve/{{ . }}
   readOnly: true
 {{- end }}
 {{- end -}}
 
-{{- define "paretoserve.documentVolumes" -}}
-{{- $name := include "paretoserve.fullname" . -}}
+{{/* (list CONTEXT FOLDERS) */}}
+{{- define "paretoserve.folderVolumes" -}}
+{{- $name := include "paretoserve.fullname" (index . 0) -}}
 - name: documents
   configMap:
     name: {{ printf "%s-documents" $name | quote }}
-{{- range list "profiles" "tiers" "parity" }}
+{{- range index . 1 }}
 - name: {{ . }}
   configMap:
     name: {{ printf "%s-%s" $name . | quote }}
 {{- end }}
+{{- end -}}
+
+{{/* What executors, and Ray's head, read of the folder. */}}
+{{- define "paretoserve.rayMounts" -}}
+{{- include "paretoserve.folderMounts" (list "profiles" "parity") -}}
+{{- end -}}
+
+{{- define "paretoserve.rayVolumes" -}}
+{{- include "paretoserve.folderVolumes" (list . (list "profiles" "parity")) -}}
+{{- end -}}
+
+{{/* What gateways read: all of it. The tenants' volume is their own. */}}
+{{- define "paretoserve.gatewayMounts" -}}
+{{- include "paretoserve.folderMounts" (list "profiles" "parity" "tiers" "tenants") -}}
+{{- end -}}
+
+{{- define "paretoserve.gatewayVolumes" -}}
+{{- include "paretoserve.folderVolumes" (list . (list "profiles" "parity" "tiers")) -}}
 {{- end -}}
 
 {{/* The volume of models: (list CONTEXT SETTINGS); nothing where models are in the images. */}}

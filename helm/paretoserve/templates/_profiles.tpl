@@ -44,6 +44,7 @@ One profile, as JSON: (list CONTEXT NAME). Its settings with the defaults filled
 {{- $_ := set $settings "name" $name -}}
 {{- $_ := set $settings "document" $document -}}
 {{- $_ := set $settings "onCPU" $onCPU -}}
+{{- if and (eq $engine "trtllm") (not $settings.python) -}}{{- $_ := set $settings "python" "/usr/bin/python3" -}}{{- end -}}
 {{- $_ := set $settings "gpus" (ternary 0 (get $document "gpus" | int) $onCPU) -}}
 {{- $_ := set $settings "least" (ternary $settings.autoscaling.minReplicas $settings.replicas $settings.autoscaling.enabled | int) -}}
 {{- toJson $settings -}}
@@ -101,6 +102,7 @@ One profile, as JSON: (list CONTEXT NAME). Its settings with the defaults filled
       "gateway" false
       "executor_port" (int .Values.ray.executorPort)
       "drain_grace_s" .Values.ray.drainGraceSeconds
+      "settle_s" .Values.ray.settleSeconds
       "executors" $executors -}}
 proxy_location: Disabled
 http_options:

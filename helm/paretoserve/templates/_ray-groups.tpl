@@ -46,9 +46,9 @@ template:
         securityContext:
           {{- include "paretoserve.containerSecurity" (list false list) | nindent 10 }}
         volumeMounts:
-          {{- include "paretoserve.documentMounts" . | nindent 10 }}
+          {{- include "paretoserve.rayMounts" . | nindent 10 }}
     volumes:
-      {{- include "paretoserve.documentVolumes" . | nindent 6 }}
+      {{- include "paretoserve.rayVolumes" . | nindent 6 }}
 {{- end -}}
 
 {{/* (list CONTEXT PROFILE) */}}
@@ -147,7 +147,7 @@ template:
         securityContext:
           {{- include "paretoserve.containerSecurity" (list false $profile.addCapabilities) | nindent 10 }}
         volumeMounts:
-          {{- include "paretoserve.documentMounts" $ | nindent 10 }}
+          {{- include "paretoserve.rayMounts" $ | nindent 10 }}
           - name: shared-mem
             mountPath: /dev/shm
           {{- with include "paretoserve.modelMount" $.Values.modelVolume | trim }}{{ nindent 10 . }}{{ end }}
@@ -155,7 +155,7 @@ template:
           {{- toYaml . | nindent 10 }}
           {{- end }}
     volumes:
-      {{- include "paretoserve.documentVolumes" $ | nindent 6 }}
+      {{- include "paretoserve.rayVolumes" $ | nindent 6 }}
       - name: shared-mem
         emptyDir:
           medium: Memory

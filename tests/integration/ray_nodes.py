@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -30,10 +30,16 @@ class RayNodes:
         self._cluster = Cluster(initialize_head=True, head_node_args=dict(self._head))
         self._nodes: dict[str, Any] = {}
 
-    def add(self, host: str, **resources: float) -> None:
-        """A host of eight GPUs."""
+    def add(self, host: str, resources: Mapping[str, float]) -> None:
+        """A host that says that it has these, CPU and GPU among them."""
+        custom = dict(resources)
         self._nodes[host] = self._cluster.add_node(
-            num_cpus=1, num_gpus=8, resources=resources, node_ip_address=host, wait=False, **_COMMON
+            num_cpus=custom.pop("CPU", 0),
+            num_gpus=custom.pop("GPU", 0),
+            resources=custom,
+            node_ip_address=host,
+            wait=False,
+            **_COMMON,
         )
 
     def remove(self, host: str) -> None:

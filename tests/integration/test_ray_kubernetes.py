@@ -6,20 +6,32 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import os
 import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from ray_nodes import RayNodes, ray_folder, ray_nodes
-from toy_platform import Client, Stream, gateway, profile_serving, until, write_deployment
+from tests.support.chart import render
+from toy_platform import (
+    Client,
+    Program,
+    Stream,
+    gateway,
+    profile_serving,
+    until,
+    write_deployment,
+)
 
+from paretoserve.app.chart_values import chart_values
 from paretoserve.app.serve import config_file, up
 from paretoserve.executor.control_client import ControlClient
 
@@ -38,56 +50,59 @@ def free_port() -> int:
 
 
 class Here:
-    """The deployment, the names under which its executors are found, and what serves it."""
+    """The deployment, what the chart makes of it, and the names under which executors are found."""
 
     def __init__(self, folder: Path, port: int) -> None:
         self.folder = folder
         self.port = port
-        self._named: dict[str, list[str]] = {"fast": [], "wide": []}
+        values = chart_values(folder, "/models") | {
+            "ray": {"executorPort": port, "drainGraceSeconds": 30},
+            "profiles": {"wide": {"replicas": 2}},
+            "modelVolume": {"mountPath": ""},
+        }
+        self._objects = {each["kind"]: each for each in render(values)}
+        groups = self._objects["RayService"]["spec"]["rayClusterConfig"]["workerGroupSpecs"]
+        self._groups = {group["groupName"]: group for group in groups}
         (folder / "names").mkdir()
-        self.name()
 
     def name(self, **hosts: list[str]) -> None:
-        """From now on a profile's name has these hosts; what a headless Service does."""
-        self._named |= hosts
-        for profile, named in self._named.items():
-            (self.folder / "new").write_text(" ".join(named))
-            (self.folder / "new").rename(self.folder / "names" / f"{profile}.test")
+        """From now on a profile's name has these hosts; what its headless Service does."""
+        for option in self._discover():
+            profile, _, address = option.removeprefix("--discover=").partition("=")
+            (self.folder / "new").write_text(" ".join(hosts[profile]))
+            (self.folder / "new").rename(self.folder / "names" / address.rpartition(":")[0])
 
-    def rendered(self) -> dict[str, Any]:
-        deployments = [
-            {
-                "name": name,
-                "num_replicas": count,
-                "ray_actor_options": {"num_cpus": 1, "resources": {f"profile-{name}": 1}},
-            }
-            for name, count in (("fast", 1), ("wide", 2))
-        ]
-        args = {
-            "deployment": str(self.folder),
-            "gateway": False,
-            "executor_port": self.port,
-            "drain_grace_s": 30,
-            "settle_s": 3.5,
-            "executors": {"fast": {}, "wide": {}},
-        }
-        application = {
-            "name": "paretoserve",
-            "route_prefix": None,
-            "import_path": "paretoserve.app.serve.builder:build",
-            "args": args,
-            "deployments": deployments,
-        }
-        return {"proxy_location": "Disabled", "applications": [application]}
+    def serve_config(self) -> dict[str, Any]:
+        """As rendered, but for where the documents are, and no longer than here suffices."""
+        document = yaml.safe_load(self._objects["RayService"]["spec"]["serveConfigV2"])
+        args = document["applications"][0]["args"]
+        assert args["deployment"] == "/etc/paretoserve"
+        args |= {"deployment": str(self.folder), "settle_s": 3.5}
+        return document
 
-    def drain(self, host: str) -> int:
-        """The preStop hook of the host's pod."""
-        command = ("drain", f"{host}:{self.port}", "--grace", "60")
-        return subprocess.call([sys.executable, "-m", "paretoserve.app.cli", *command])
+    def resources(self, profile: str) -> dict[str, float]:
+        """Of a pod of the profile's group, as Ray is told."""
+        return {name: float(count) for name, count in self._groups[profile]["resources"].items()}
+
+    def gateway(self) -> AbstractContextManager[tuple[Program, str, str]]:
+        return gateway(self.folder, *self._discover())
+
+    def pre_stop(self, host: str) -> int:
+        """The exit status of the hook of the host's pod."""
+        (container,) = self._groups["fast"]["template"]["spec"]["containers"]
+        binaries = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        return subprocess.call(
+            container["lifecycle"]["preStop"]["exec"]["command"],
+            env={**os.environ, "POD_IP": host, "PATH": binaries, "PYTHONPATH": "platform"},
+        )
 
     def executor_at(self, host: str) -> str:
         """Which process it is; empty where none serves."""
         return asyncio.run(_executor_id(f"{host}:{self.port}"))
+
+    def _discover(self) -> list[str]:
+        (container,) = self._objects["Deployment"]["spec"]["template"]["spec"]["containers"]
+        return [option for option in container["command"] if option.startswith("--discover=")]
 
 
 async def _executor_id(address: str) -> str:
@@ -134,25 +149,24 @@ def folder() -> Iterator[Path]:
 def first(here: Here, folder: Path) -> Iterator[RayNodes]:
     with ray_nodes("127.0.1.1", free_port()) as cluster:
         for host, profile in zip(FIRST, ("fast", "wide", "wide"), strict=True):
-            cluster.add(host, **{f"profile-{profile}": 1})
-        deploy(cluster, here.rendered())
+            cluster.add(host, here.resources(profile))
+        deploy(cluster, here.serve_config())
         here.name(fast=[FIRST[0]], wide=list(FIRST[1:]))
         yield cluster
 
 
 @pytest.fixture(scope="module")
-def second(first: RayNodes, folder: Path) -> Iterator[RayNodes]:
+def second(here: Here, first: RayNodes, folder: Path) -> Iterator[RayNodes]:
     """Another one, whose head keeps its state where the next head finds it."""
     with ray_nodes("127.0.2.1", free_port(), store=folder / "store") as cluster:
         for host, profile in zip(SECOND, ("fast", "wide"), strict=True):
-            cluster.add(host, **{f"profile-{profile}": 1})
+            cluster.add(host, here.resources(profile))
         yield cluster
 
 
 @pytest.fixture(scope="module")
 def client(here: Here, first: RayNodes) -> Iterator[Client]:
-    discover = [f"--discover={p}={p}.test:{here.port}" for p in ("fast", "wide")]
-    with gateway(here.folder, *discover) as (_, _, address):
+    with here.gateway() as (_, _, address):
         client = Client(address)
         until(lambda: profile_serving(client, "fast-first") == "fast", "fast serves")
         until(lambda: profile_serving(client, "wide-only") == "wide", "wide serves")
@@ -213,7 +227,7 @@ def test_a_rolling_upgrade_cuts_no_stream(client: Client, here: Here, first: Ray
     before = [here.executor_at(host) for host in FIRST]
     streams = [*run(client, "fast-first", 2), *run(client, "wide-only", 4)]
     with asked_all_along(client):
-        deploy(first, changed(here.rendered(), drain_grace_s=29))
+        deploy(first, changed(here.serve_config(), drain_grace_s=29))
     unharmed(streams)
     after = [here.executor_at(host) for host in FIRST]
     assert all(after), "the new ones serve at the same addresses"
@@ -225,12 +239,12 @@ def test_a_scale_down_cuts_no_stream(client: Client, here: Here, first: RayNodes
     streams = run(client, "wide-only", 4)
     assert len({stream.started.replica_id for stream in streams}) == 2
     with asked_all_along(client):
-        deploy(first, changed(here.rendered(), wide=1, drain_grace_s=29))
+        deploy(first, changed(here.serve_config(), wide=1, drain_grace_s=29))
         unharmed(streams)
         left = [host for host in FIRST[1:] if here.executor_at(host)]
         (gone,) = set(FIRST[1:]) - set(left)
         first.remove(gone)
-        here.name(wide=left)
+        here.name(fast=[FIRST[0]], wide=left)
 
 
 def test_a_second_cluster_takes_over_and_no_stream_is_cut(
@@ -242,12 +256,12 @@ def test_a_second_cluster_takes_over_and_no_stream_is_cut(
     old = [host for host in FIRST if here.executor_at(host)]
     streams = [*run(client, "fast-first", 2), *run(client, "wide-only", 4)]
     with asked_all_along(client):
-        deploy(second, changed(here.rendered(), wide=1))
+        deploy(second, changed(here.serve_config(), wide=1))
         here.name(fast=[old[0], SECOND[0]], wide=[old[1], SECOND[1]])
         until(lambda: len(used(client, "wide-only")) == 2, "both clusters are used")
         streams += run(client, "wide-only", 2)
         with ThreadPoolExecutor() as pool:
-            assert list(pool.map(here.drain, old)) == [0, 0]
+            assert list(pool.map(here.pre_stop, old)) == [0, 0]
         unharmed(streams)
         here.name(fast=[SECOND[0]], wide=[SECOND[1]])
         for host in old:
@@ -266,10 +280,10 @@ def test_the_loss_of_the_head_cuts_no_stream_and_another_one_goes_on(
         unharmed(streams)
         unharmed(run(client, "fast-first", 2, 50), 50)  # begun while there is no head
         second.restore_head()
-        deploy(second, changed(here.rendered(), wide=1))
+        deploy(second, changed(here.serve_config(), wide=1))
         assert [here.executor_at(host) for host in SECOND] == before, "nothing was started again"
         streams = run(client, "fast-first", 2)
-        deploy(second, changed(here.rendered(), wide=1, fast_cpus=0.9))
+        deploy(second, changed(here.serve_config(), wide=1, fast_cpus=0.9))
         unharmed(streams)
         fast, wide = map(here.executor_at, SECOND)
         assert fast not in ("", before[0]), "it can change things: this one was replaced"

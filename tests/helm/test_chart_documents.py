@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -21,7 +22,7 @@ from tests.support.chart import (
     serve_config,
 )
 
-from paretoserve.app.config import load_deployment
+from paretoserve.app.config import load_deployment, read_yaml
 from paretoserve.app.serve.args import Args
 from paretoserve.app.serve.builder import resources
 from paretoserve.app.telemetry import load_telemetry
@@ -68,6 +69,31 @@ def _sorted(written: object, like: object) -> object:
     if isinstance(written, dict) and isinstance(like, dict):
         return {key: _sorted(written[key], value) for key, value in like.items()}
     return written
+
+
+HARD: dict[str, Any] = {
+    "texts": [
+        "", " leading", "trailing ", "a: b", "# no comment", "- item", "{{ .Values.x }}", "{{ fail }}",
+        "100%", "%d %s", "a\\b", 'say "so"', "it's", "two\nlines", "three\n\nlines\n", "tab\there",
+        "no", "null", "~", "0x1f", "1_000", "12:30", "1e3",   "*a", "&a", "!x", "|", ">", "naïve — ✓",
+        "x" * 300, "2026-11-28",
+    ],
+    "numbers": [0, -1, 1.5, 0.1, 1e-09, 1e22, 2**53, -(2**53), 9500000, 123456789012],
+    "others": [True, False, None, [], {}, [[1], [2, [3]]], {"a": {"b": None}}],
+    "on": 1,
+    "1": 2,
+    "a.b/c": 3,
+}  # fmt: skip
+
+
+def test_what_is_hard_to_write_in_yaml_arrives(tmp_path: Path) -> None:
+    values = {**documents("local"), "modelVolume": {"existingClaim": "models"}}
+    values["documents"]["profiles"]["min-latency"]["engine_args"] = HARD
+    objects = render(values)
+    mounted(objects, tmp_path, one(objects, "Deployment")["spec"]["template"])
+    read = read_yaml(tmp_path / "profiles" / "min-latency.yaml")["engine_args"]
+    assert read == HARD
+    assert [type(n) for n in read["numbers"][:3]] == [int, int, float]
 
 
 @pytest.mark.parametrize("name", DEPLOYMENTS)

@@ -73,6 +73,7 @@ BY_PATH: dict[str, Schema] = {
     "profileDefaults.autoscaling.targetStreams": {"type": "number", "exclusiveMinimum": 0},
     "profileDefaults.autoscaling.minReplicas": whole(1),
     "profileDefaults.autoscaling.maxReplicas": whole(1),
+    "profileDefaults.maxPods": whole(1),
     "profileDefaults.startTimeoutSeconds": whole(1),
     "profileDefaults.stallAfterSeconds": whole(1),
     "modelVolume.mountPath": {"type": "string", "pattern": "^$|^/"},

@@ -15,6 +15,7 @@ from tests.support.chart import (
     case,
     cases,
     one,
+    overlay,
     pods,
     release,
     render,
@@ -131,10 +132,8 @@ def test_no_volume_is_one_that_the_kubelet_would_not_update(name: str) -> None:
 def test_an_executor_has_a_pod_of_its_own(name: str) -> None:
     """Each group's pod has one slot, which each replica of the deployment takes."""
     objects = rendered(name)
-    groups = {
-        g["groupName"]: g
-        for g in one(objects, "RayService")["spec"]["rayClusterConfig"]["workerGroupSpecs"]
-    }
+    cluster = one(objects, "RayService")["spec"]["rayClusterConfig"]
+    groups = {g["groupName"]: g for g in cluster["workerGroupSpecs"]}
     deployments = {d["name"]: d for d in serve_config(objects)["applications"][0]["deployments"]}
     assert set(groups) == set(deployments)
     for profile, deployment in deployments.items():
@@ -152,14 +151,15 @@ def test_an_executor_has_a_pod_of_its_own(name: str) -> None:
             bundle = {"CPU": actor["num_cpus"], "GPU": actor["num_gpus"], slot: 1}
             assert deployment["placement_group_bundles"] == [bundle]
             assert deployment["placement_group_strategy"] == "STRICT_PACK"
-        if group["replicas"] == 0:
-            assert group["maxReplicas"] == 0
-            assert deployment["autoscaling_config"]["initial_replicas"] == 0
-            continue
-        most = deployment.get("autoscaling_config", {}).get(
-            "max_replicas", deployment.get("num_replicas")
+        scaling = deployment.get(
+            "autoscaling_config", {"initial_replicas": deployment.get("num_replicas")}
         )
-        assert group["maxReplicas"] == most
+        assert group["replicas"] == scaling["initial_replicas"]
+        if cluster["enableInTreeAutoscaling"]:
+            assert group["minReplicas"] == 0
+            assert group["maxReplicas"] == 64
+        else:
+            assert group["minReplicas"] == group["maxReplicas"] == group["replicas"]
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -231,12 +231,24 @@ def test_budgets_of_executors_are_whole_numbers_of_pods() -> None:
     assert not [b for b in executors if "maxUnavailable" in b]
 
 
-def test_an_incremental_upgrade_begins_with_no_pods_of_the_new_cluster() -> None:
-    groups = one(rendered(EVERYTHING), "RayService")["spec"]["rayClusterConfig"]["workerGroupSpecs"]
-    assert {group["minReplicas"] for group in groups} == {0}
-    assert {group["groupName"]: group["maxReplicas"] for group in groups} == {
-        "max-throughput": 2, "balanced": 2, "min-latency": 4,
-    }  # fmt: skip
+def test_numbers_change_without_the_worker_groups() -> None:
+    """The operator carries neither bound over to a running cluster; Serve's numbers it does."""
+    values = case(EVERYTHING)
+    more = overlay(
+        values,
+        {
+            "profiles": {
+                "balanced": {"replicas": 5},
+                "min-latency": {"autoscaling": {"maxReplicas": 9}},
+            }
+        },
+    )
+    before, after = (one(render(each), "RayService")["spec"] for each in (values, more))
+    assert before["serveConfigV2"] != after["serveConfigV2"]
+    for spec in (before, after):
+        for group in spec["rayClusterConfig"]["workerGroupSpecs"]:
+            del group["replicas"]
+    assert before["rayClusterConfig"] == after["rayClusterConfig"]
 
 
 def test_a_profile_may_say_no_where_the_defaults_say_yes() -> None:
@@ -297,7 +309,7 @@ def test_the_schema_finds_mistakes(path: str, value: object, what: str) -> None:
         ("spec.upgradeStrategy.clusterUpgradeOptions.stepSizePercent", 50, "incremental"),
         ("spec.rayClusterConfig.enableInTreeAutoscaling", False, "incremental"),
         ("spec.rayClusterConfig.rayVersion", "2.51.0", "2.52"),
-        ("spec.rayClusterConfig.workerGroupSpecs.0.minReplicas", 9, "between their bounds"),
+        ("spec.rayClusterConfig.workerGroupSpecs.0.minReplicas", 99, "between their bounds"),
         ("spec.rayClusterConfig.workerGroupSpecs.0.groupName", "balanced", "names of their own"),
         ("spec.rayClusterConfig.workerGroupSpecs.0.template.spec.restartPolicy", "Always", "do not restart"),
         ("spec.rayClusterConfig.headGroupSpec.rayStartParams", {"redis-password": "x"}, "Redis"),

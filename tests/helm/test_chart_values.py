@@ -117,6 +117,7 @@ SENTENCES: list[tuple[dict[str, Any], str]] = [
     ({"ray": {"upgrade": {"strategy": "NewClusterWithIncrementalUpgrade"}}}, "needs ray.autoscaler.enabled"),
     ({"ray": {"upgrade": {"strategy": "NewClusterWithIncrementalUpgrade"}}}, "needs ray.upgrade.incremental.gatewayClassName"),
     ({"ray": {"upgrade": {"strategy": "NewClusterWithIncrementalUpgrade", "incremental": {"stepSizePercent": 50}}}}, "stepSizePercent is 50, more than maxSurgePercent, 25"),
+    ({"ray": {"autoscaler": {"enabled": True}}, "profiles": {"min-latency": {"replicas": 65}}}, "may have 65 executors and only 64 pods (profiles.min-latency.maxPods); raise maxPods"),
     ({"ray": {"executorPort": 50051}}, "ray.executorPort is 50051, which another process of the pod may have"),
     ({"ray": {"groupOrder": ["fastest"]}}, 'ray.groupOrder names "fastest", which is no profile'),
     ({"ray": {"faultTolerance": {"enabled": True}}}, "enabled without redisAddress"),

@@ -57,7 +57,7 @@ template:
 {{- $profile := index . 1 -}}
 {{- $grace := int $.Values.ray.drainGraceSeconds -}}
 {{- $port := int $.Values.ray.executorPort -}}
-{{- $incremental := eq $.Values.ray.upgrade.strategy "NewClusterWithIncrementalUpgrade" -}}
+{{- $autoscaler := $.Values.ray.autoscaler.enabled -}}
 {{- $claims := and $profile.gpu.resourceClaimTemplate (gt (int $profile.gpus) 0) -}}
 {{- $whole := dict "memory" $profile.memory -}}
 {{- if and (gt (int $profile.gpus) 0) (not $claims) -}}{{- $_ := set $whole $profile.gpu.resource (int $profile.gpus) -}}{{- end -}}
@@ -67,9 +67,10 @@ template:
 {{- $labels := merge (dict "paretoserve/profile" $profile.name) $profile.podLabels -}}
 groupName: {{ $profile.name | quote }}
 replicas: {{ int $profile.replicas }}
-# The operator begins an incremental upgrade with as few pods as this allows.
-minReplicas: {{ ternary 0 (int $profile.least) $incremental }}
-maxReplicas: {{ ternary $profile.autoscaling.maxReplicas $profile.replicas $profile.autoscaling.enabled | int }}
+# With the autoscaler there are the pods that Serve has executors for. The operator changes neither
+# bound in a running cluster, and begins an incremental upgrade with the lower one.
+minReplicas: {{ ternary 0 $profile.replicas $autoscaler | int }}
+maxReplicas: {{ ternary $profile.maxPods $profile.replicas $autoscaler | int }}
 resources:
   CPU: "1"
   {{- if gt (int $profile.gpus) 0 }}

@@ -148,6 +148,10 @@ is what only Kubernetes, the operator or Ray would find out, after the install.
 {{- $problems = append $problems (printf "%s: replicas is %d, which is not between autoscaling.minReplicas, %d, and maxReplicas, %d" $where (int $profile.replicas) (int $profile.autoscaling.minReplicas) (int $profile.autoscaling.maxReplicas)) -}}
 {{- end -}}
 {{- end -}}
+{{- $most := ternary $profile.autoscaling.maxReplicas $profile.replicas $profile.autoscaling.enabled | int -}}
+{{- if and $.Values.ray.autoscaler.enabled (gt $most (int $profile.maxPods)) -}}
+{{- $problems = append $problems (printf "%s: may have %d executors and only %d pods (profiles.%s.maxPods); raise maxPods" $where $most (int $profile.maxPods) $profile.name) -}}
+{{- end -}}
 {{- if and $profile.gpu.resourceClaimTemplate $profile.onCPU -}}
 {{- $problems = append $problems (printf "%s: runs on CPU and claims devices; remove gpu.resourceClaimTemplate" $where) -}}
 {{- end -}}

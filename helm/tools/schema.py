@@ -36,10 +36,10 @@ _SINGLE: dict[str, type[BaseModel]] = {
     "documents.telemetry": TelemetrySettings,
 }
 _SAME_AS = {
-    "profileDefaults.image": "images.executor",
-    "gateway.modelVolume": "modelVolume",
+    "profileDefaults.image": ("images.executor", ()),
+    "gateway.modelVolume": ("modelVolume", ("create",)),
 }
-"""Values that replace others key by key, and so have the same keys."""
+"""Values that replace others key by key, and so have the same keys, but for some."""
 _ABSENT: Schema = {"type": "object", "maxProperties": 0}
 """Empty stands for a file that is not there."""
 _FILE_NAME = r"^[-._a-zA-Z0-9]+$"
@@ -51,10 +51,10 @@ def build(values: Iterable[Value], moved: dict[str, str]) -> Schema:
     root = closed({})
     for value in values:
         _put(root, value, _schema(value, definitions))
-    for path, source in _SAME_AS.items():
-        target = _at(root, path)
-        target["properties"] = _partly(_at(root, source))["properties"]
-        target["additionalProperties"] = False
+    for path, (source, but) in _SAME_AS.items():
+        keys = _partly(_at(root, source))["properties"]
+        part = closed({key: schema for key, schema in keys.items() if key not in but})
+        _at(root, path).update(part)
     definitions["profile"] = _partly(_at(root, "profileDefaults"))
     root["properties"]["profiles"]["additionalProperties"] = {"$ref": "#/definitions/profile"}
     for key, meaning in moved.items():

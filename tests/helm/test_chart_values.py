@@ -193,6 +193,7 @@ BY_SCHEMA: list[tuple[dict[str, Any], str]] = [
     ({"gateways": {}}, "Additional property gateways is not allowed"),
     ({"gateway": {"replica": 2}}, "Additional property replica is not allowed"),
     ({"gateway": {"replicas": "2"}}, "gateway.replicas: Invalid type"),
+    ({"gateway": {"modelVolume": {"create": {"enabled": True}}}}, "Additional property create is not allowed"),
     ({"gateway": {"httpPort": 80000}}, "gateway.httpPort: Must be less than or equal to 65535"),
     ({"gateway": {"service": {"type": "External"}}}, "gateway.service.type"),
     ({"profiles": {"min-latency": {"gpus": 8}}}, "Additional property gpus is not allowed"),

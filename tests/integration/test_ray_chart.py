@@ -74,11 +74,9 @@ def test_what_helm_renders_serves(tmp_path: Path) -> None:
     with ray_folder(), ray_nodes("127.0.3.1", _free_port()) as cluster:
         for at, group in enumerate(groups):
             hosts = [f"127.0.3.{10 * (at + 1) + pod}" for pod in range(group["replicas"])]
-            resources = {
-                k: float(v) for k, v in group["resources"].items() if k.startswith("profile-")
-            }
+            resources = {name: float(count) for name, count in group["resources"].items()}
             for host in hosts:
-                cluster.add(host, **resources)
+                cluster.add(host, resources)
             service = f"demo-paretoserve-{group['groupName']}"
             (in_gateways / "names" / f"{service}.test").write_text(" ".join(hosts))
         config = config_file.check(

@@ -7,13 +7,12 @@ where the pods' volumes would have them; a gateway with the options of the chart
 from __future__ import annotations
 
 import json
-import socket
-from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 from ray_nodes import ray_folder, ray_nodes
+from test_ray_kubernetes import free_port
 from tests.support.chart import Object, mounted, one, render, serve_config
 from toy_platform import Client, gateway, profile_serving, until, write_deployment
 
@@ -21,14 +20,6 @@ from paretoserve.app.chart_values import chart_values
 from paretoserve.app.serve import config_file, up
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
-
-
-def _free_port(first: int = 0) -> int:
-    """A port that was free a moment ago; one from `first` on, if that is said."""
-    for port in range(first, first + 1000 if first else 1):
-        with suppress(OSError), closing(socket.create_server(("0.0.0.0", port))) as found:
-            return int(found.getsockname()[1])
-    raise AssertionError(f"no port is free from {first} on")
 
 
 def _values(folder: Path, port: int) -> Object:
@@ -59,7 +50,7 @@ def _at(config: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def test_what_helm_renders_serves(tmp_path: Path) -> None:
-    port = _free_port(9500)  # as the chart wants them: none that is given out at random
+    port = free_port(9500)  # as the chart wants them: none that is given out at random
     written = write_deployment(tmp_path / "written")
     idle = (written / "profiles" / "wide.yaml").read_text().replace("name: wide", "name: idle")
     (written / "profiles" / "idle.yaml").write_text(idle)
@@ -71,7 +62,7 @@ def test_what_helm_renders_serves(tmp_path: Path) -> None:
     command = one(objects, "Deployment")["spec"]["template"]["spec"]["containers"][0]["command"]
     (in_gateways / "names").mkdir()
 
-    with ray_folder(), ray_nodes("127.0.3.1", _free_port()) as cluster:
+    with ray_folder(), ray_nodes("127.0.3.1", free_port()) as cluster:
         for at, group in enumerate(groups):
             hosts = [f"127.0.3.{10 * (at + 1) + pod}" for pod in range(group["replicas"])]
             resources = {name: float(count) for name, count in group["resources"].items()}

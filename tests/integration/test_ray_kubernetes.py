@@ -13,7 +13,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -43,10 +43,12 @@ FIRST = ("127.0.1.2", "127.0.1.3", "127.0.1.4")
 SECOND = ("127.0.2.2", "127.0.2.3")
 
 
-def free_port() -> int:
-    """Free a moment ago, at every address."""
-    with closing(socket.create_server(("0.0.0.0", 0))) as found:
-        return int(found.getsockname()[1])
+def free_port(first: int = 0) -> int:
+    """Free a moment ago, at every address; the first such from `first` on, if that is said."""
+    for port in range(first, first + 1000 if first else 1):
+        with suppress(OSError), closing(socket.create_server(("0.0.0.0", port))) as found:
+            return int(found.getsockname()[1])
+    raise AssertionError(f"no port is free from {first} on")
 
 
 class Here:
@@ -136,7 +138,8 @@ def changed(
 
 @pytest.fixture(scope="module")
 def here(tmp_path_factory: pytest.TempPathFactory) -> Here:
-    return Here(write_deployment(tmp_path_factory.mktemp("deployment")), free_port())
+    port = free_port(9500)  # the chart takes none that Ray or Linux give out at random
+    return Here(write_deployment(tmp_path_factory.mktemp("deployment")), port)
 
 
 @pytest.fixture(scope="module")

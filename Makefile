@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 SCRATCH := out
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test check generate lock clean
+.PHONY: help setup demo serve test check generate chart lock clean
 
 help:  ## Say what can be made
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,10 +44,16 @@ check: setup  ## Lint, types, import layers, generated code current
 	@echo "==> mypy";        $(BIN)/mypy
 	@echo "==> import-linter"; $(BIN)/lint-imports | tail -4
 	@echo "==> generated code"; $(BIN)/python protos/generate.py --check && $(BIN)/python -m paretoserve.telemetry.document | diff - docs/metrics.md
+	@echo "==> chart and manifests"; $(BIN)/python -m helm.tools.generate --check
 
-generate: setup  ## Regenerate protobuf code and generated documentation
+generate: setup  ## Regenerate protobuf code, documentation, the chart's schema and k8s/
 	@$(BIN)/python protos/generate.py
 	@$(BIN)/python -m paretoserve.telemetry.document > docs/metrics.md
+	@$(BIN)/python -m helm.tools.generate
+
+chart: setup  ## Lint and package the Helm chart into out/ (Helm from PATH, or brought by npm)
+	@$(BIN)/python -m helm.tools.binary lint helm/paretoserve
+	@$(BIN)/python -m helm.tools.binary package helm/paretoserve --destination $(SCRATCH)
 
 lock:  ## Resolve the dependencies anew into requirements.lock (torch is pinned above)
 	@echo "==> Resolving in a fresh environment"
@@ -55,6 +61,7 @@ lock:  ## Resolve the dependencies anew into requirements.lock (torch is pinned 
 	@$(SCRATCH)/lock/bin/pip install -qq '$(TORCH)' '.[dev,demo]'
 	@$(SCRATCH)/lock/bin/pip freeze --exclude-editable | grep -v -E '^(torch|paretoserve|nvidia-|triton)' > $(SCRATCH)/lock.in
 	@$(SCRATCH)/lock/bin/uv pip compile --quiet --no-deps --generate-hashes --no-header $(SCRATCH)/lock.in -o requirements.lock
+	@$(SCRATCH)/lock/bin/python images/lock.py
 	@rm -rf $(SCRATCH)/lock $(SCRATCH)/lock.in build
 
 clean:  ## Remove what was built

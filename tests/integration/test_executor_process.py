@@ -216,3 +216,14 @@ async def test_a_missing_extra_is_named(
     _, said = await asyncio.wait_for(process.communicate(), 30)
     assert process.returncode == 1
     assert sentence in said.decode()
+
+
+async def test_two_executors_do_not_share_a_port(deployment: Path) -> None:
+    """gRPC would let them, each with a part of the connections."""
+    async with running(deployment, "--listen", "127.0.0.1:0") as (_, ready, _stub):
+        done = await asyncio.create_subprocess_exec(
+            *command(deployment, "--listen", ready["address"]), stderr=subprocess.PIPE
+        )
+        _, said = await asyncio.wait_for(done.communicate(), 30)
+    assert done.returncode == 1
+    assert f"executor: cannot listen on {ready['address']}: Address already in use" in said.decode()

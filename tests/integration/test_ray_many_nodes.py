@@ -11,7 +11,8 @@ from typing import Any
 import grpc
 import pytest
 from ray.cluster_utils import Cluster
-from ray_platform import Client, describe, serve_document, until, write_deployment
+from ray_platform import describe, serve_document
+from toy_platform import Client, profile_serving, until, write_deployment
 
 from paretoserve.app.serve import processes, up
 
@@ -76,8 +77,8 @@ def platform(hosts, tmp_path_factory):
 @pytest.fixture(scope="module")
 def client(platform):
     client = Client(platform.grpc)
-    until(lambda: _profile_serving(client, "fast-first") == "fast", "fast serves")
-    until(lambda: _profile_serving(client, "wide-only") == "wide", "wide serves")
+    until(lambda: profile_serving(client, "fast-first") == "fast", "fast serves")
+    until(lambda: profile_serving(client, "wide-only") == "wide", "wide serves")
     yield client
     client.close()
 
@@ -99,7 +100,7 @@ def test_a_lost_host_disturbs_its_own_streams_only_and_is_replaced(client, hosts
     cluster.remove_node(nodes[wide["node_id"]], allow_graceful=False)
     killed_at = time.monotonic()
 
-    until(lambda: _profile_serving(client, "wide-first") == "fast", "requests spill", 30)
+    until(lambda: profile_serving(client, "wide-first") == "fast", "requests spill", 30)
     assert time.monotonic() - killed_at < NOTICED_WITHIN_S
     _goes_on_or_says_why_not(on_wide, 2000)
     assert on_fast.completed().usage.completion_tokens == 400
@@ -128,19 +129,9 @@ def _served_without_a_gap_until_recovered(client: Client) -> None:
 
     def recovered() -> bool:
         assert client.generate("wide-first").completed().usage.completion_tokens == 4
-        return _profile_serving(client, "wide-only") == "wide"
+        return profile_serving(client, "wide-only") == "wide"
 
     until(recovered, "Serve has a replica on the spare host", timeout_s=120)
-
-
-def _profile_serving(client: Client, tier: str) -> str:
-    """The profile that served a short request of the tier, or nothing when none did."""
-    try:
-        stream = client.generate(tier)
-        stream.completed()
-    except grpc.RpcError:
-        return ""
-    return stream.started.profile
 
 
 def _tp8(bundles):

@@ -8,16 +8,8 @@ import signal
 import grpc
 import httpx
 import pytest
-from ray_platform import (
-    KEY,
-    Client,
-    describe,
-    policy,
-    serve_document,
-    tenant,
-    until,
-    write_deployment,
-)
+from ray_platform import describe, serve_document
+from toy_platform import KEY, Client, policy, tenant, until, write_deployment
 
 from paretoserve.app.config import ConfigError
 from paretoserve.app.serve import processes, up

@@ -18,8 +18,9 @@ DESCRIPTION = (
 COMMANDS = {
     "demo": "serve the demo model, replay a real trace, show and save the figures",
     "serve": "serve a deployment on Ray Serve until Ctrl-C",
-    "gateway": "run a gateway over executors at known addresses, without Ray",
+    "gateway": "run a gateway over executors at known addresses or names, without Ray",
     "executor": "run one executor: a profile's engine behind gRPC",
+    "drain": "have an executor take no more requests, and wait for those that run",
     "profile": "measure the profile of a running executor and write its latency curve",
     "frontier": "show which measured profiles are on the frontier, and where speculation stops paying",
     "generate": "send one prompt to a gateway and print the answer as it comes",
@@ -27,6 +28,7 @@ COMMANDS = {
     "explain": "show what would be decided for a prompt now, without running it",
     "policy": "check, test, compare and evaluate routing policies",
     "check": "check a deployment folder and say what is wrong in it",
+    "values": "print a deployment folder as values of the Helm chart",
     "parity": "compare a profile's output with its model's reference profile, and record it",
     "key": "make a new API key and the hash that a tenant document holds",
 }

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import difflib
 import itertools
+import re
 from collections.abc import Hashable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,7 +22,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from paretoserve.domain.deployment import Deployment
+from paretoserve.domain.deployment import Deployment, ProfileSet
 from paretoserve.domain.document import Document
 from paretoserve.domain.model import Model
 from paretoserve.domain.parity import ParityRecord
@@ -33,6 +34,7 @@ from paretoserve.domain.tier import Tier
 from paretoserve.policy.directives import InvalidRules, compile_rules
 
 D = TypeVar("D", bound=Document)
+P = TypeVar("P", bound=ProfileSet)
 
 
 class ConfigError(Exception):
@@ -48,31 +50,27 @@ def load_deployment(folder: Path, policy: Path | None = None) -> Deployment:
 
     Raises ConfigError with one line for every problem found, not only the first.
     """
-    if not folder.is_dir():
-        raise ConfigError(f"{folder}: not a folder; give the path of a deployment folder")
     problems: list[str] = []
-    models = _document(folder / "models.yaml", _Models, problems)
+    parts = _profile_parts(folder, problems)
     document = _policy(policy or folder / "policy.yaml", problems)
     candidate, rollout = (None, None) if policy else _candidate(folder, problems)
-    profiles = list(_documents(folder / "profiles", Profile, problems))
-    tiers = list(_documents(folder / "tiers", Tier, problems))
-    tenants = list(_documents(folder / "tenants", Tenant, problems))
-    records = [_document(path, ParityRecord, problems) for path in _records(folder)]
-    if problems or models is None or document is None:
-        raise ConfigError("\n".join(problems))
-    try:
-        return Deployment(
-            models=tuple(_located(model, folder) for model in models.models),
-            profiles=tuple(profiles),
-            tiers=tuple(tiers),
-            tenants=tuple(tenants),
-            policy=document,
-            candidate=candidate,
-            rollout=rollout,
-            parity=tuple(filter(None, records)),
-        )
-    except ValidationError as error:
-        raise ConfigError("\n".join(_explain(folder, Deployment, error))) from None
+    parts |= {
+        "tiers": tuple(_documents(folder / "tiers", Tier, problems)),
+        "tenants": tuple(_documents(folder / "tenants", Tenant, problems)),
+        "policy": document,
+        "candidate": candidate,
+        "rollout": rollout,
+    }
+    return _whole(folder, Deployment, parts, problems)
+
+
+def load_profiles(folder: Path) -> ProfileSet:
+    """Read and check what executors need of a deployment folder: the rest may be absent or wrong.
+
+    Raises ConfigError as `load_deployment` does.
+    """
+    problems: list[str] = []
+    return _whole(folder, ProfileSet, _profile_parts(folder, problems), problems)
 
 
 def read_document(path: Path, kind: type[D]) -> D:
@@ -98,6 +96,16 @@ def document_files(folder: Path) -> list[Path]:
     ]
 
 
+def read_yaml(path: Path) -> Any:
+    """What a YAML file says, unchecked. Raises ConfigError for one that cannot be read."""
+    try:
+        return yaml.load(path.read_text(encoding="utf-8"), _StrictLoader)  # noqa: S506 (a SafeLoader)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not valid YAML: {_one_line(error)}") from None
+
+
 def parse_document(path: Path, text: str, kind: type[D]) -> D:
     """Check one YAML text; `path` is only named in messages. Raises ConfigError."""
     try:
@@ -107,6 +115,27 @@ def parse_document(path: Path, text: str, kind: type[D]) -> D:
         raise ConfigError("\n".join(_explain(path, kind, error))) from None
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: not valid YAML: {_one_line(error)}") from None
+
+
+def _profile_parts(folder: Path, problems: list[str]) -> dict[str, Any]:
+    if not folder.is_dir():
+        raise ConfigError(f"{folder}: not a folder; give the path of a deployment folder")
+    models = _document(folder / "models.yaml", _Models, problems)
+    records = (_document(path, ParityRecord, problems) for path in _records(folder))
+    return {
+        "models": tuple(_located(model, folder) for model in (models.models if models else ())),
+        "profiles": tuple(_documents(folder / "profiles", Profile, problems)),
+        "parity": tuple(filter(None, records)),
+    }
+
+
+def _whole(folder: Path, kind: type[P], parts: dict[str, Any], problems: list[str]) -> P:
+    if problems:
+        raise ConfigError("\n".join(problems))
+    try:
+        return kind(**parts)
+    except ValidationError as error:
+        raise ConfigError("\n".join(_explain(folder, kind, error))) from None
 
 
 def _records(folder: Path) -> list[Path]:
@@ -207,3 +236,8 @@ class _StrictLoader(yaml.SafeLoader):
                 )
             seen.add(key)
         return super().construct_mapping(node, deep)
+
+
+_StrictLoader.add_implicit_resolver(  # what Helm writes for a small number; YAML 1.2 has it so
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+[eE][-+]?[0-9]+$"), list("-+0123456789")
+)

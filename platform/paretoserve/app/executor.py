@@ -20,14 +20,15 @@ from importlib import import_module
 from pathlib import Path
 from typing import cast
 
-from paretoserve.app.config import ConfigError, load_deployment
+from paretoserve.app.config import ConfigError, load_profiles
 from paretoserve.app.option_types import not_negative, positive
 from paretoserve.app.telemetry import load_telemetry
-from paretoserve.domain.errors import EngineError, ParetoserveError
+from paretoserve.domain.errors import EngineError, ParetoserveError, Unavailable
 from paretoserve.executor.catalog import create
 from paretoserve.executor.contract import Engine
 from paretoserve.executor.engine_server import EngineServer
 from paretoserve.executor.event_loop import new_event_loop
+from paretoserve.executor.held_port import HeldPort
 from paretoserve.executor.observe import OnSubmit, observe_nothing
 from paretoserve.executor.server import ExecutorServer
 from paretoserve.executor.watchdog import STALL_AFTER_S
@@ -84,7 +85,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _engine(folder: Path, profile_name: str) -> Engine:
-    deployment = load_deployment(folder)
+    deployment = load_profiles(folder)
     try:
         profile = deployment.profile(profile_name)
     except KeyError:
@@ -126,6 +127,33 @@ async def _run(engine: Engine, on_submit: OnSubmit, options: argparse.Namespace)
     """
     ending = asyncio.Event()
     _on_signals(ending)
+    with _port_to_itself(options):
+        await _serve(engine, on_submit, options, ending)
+
+
+@contextlib.contextmanager
+def _port_to_itself(options: argparse.Namespace) -> Iterator[None]:
+    """A port that is given by hand is nobody else's; a supervisor's is held by that already.
+
+    Raises Unavailable.
+    """
+    host, _, port = options.listen.rpartition(":")
+    if options.parent_pid is not None or not port.isdigit() or port == "0":
+        yield
+        return
+    try:
+        held = HeldPort(host.strip("[]"), int(port))
+    except OSError as error:
+        raise Unavailable(f"cannot listen on {options.listen}: {error.strerror}") from error
+    try:
+        yield
+    finally:
+        held.release()
+
+
+async def _serve(
+    engine: Engine, on_submit: OnSubmit, options: argparse.Namespace, ending: asyncio.Event
+) -> None:
     server = _server(options.protocol)(
         engine, options.profile, on_submit, stall_after_s=options.stall_after
     )

@@ -27,6 +27,8 @@ from paretoserve.policy.policy import Policy
 from paretoserve.policy.protocols import Decides
 from paretoserve.telemetry import TelemetrySettings
 
+READINESS_EVERY_S = 0.1
+
 
 class GatewayService:
     """A gateway with its gRPC and HTTP servers, on the event loop that calls `start`.
@@ -80,6 +82,8 @@ class GatewayService:
             follow=self._decider,
         )
         self._grpc = GrpcServer(self._lifecycle, grpc)
+        self._stopping = False
+        self._telling: asyncio.Task[None] | None = None
         app = create_app(self._lifecycle, ready=self.ready)
         if self.telemetry is not None:
             self.telemetry.watch_fleet(self._replicas, self.fleet.reserved)
@@ -98,9 +102,17 @@ class GatewayService:
         self.http_address = await self._http.start()
         port = await self._grpc.start()
         self.grpc_address = f"{self.grpc_address.rpartition(':')[0]}:{port}"
+        self._telling = asyncio.create_task(self._tell_readiness())
 
     async def stop(self, grace_s: float) -> None:
-        """Take no new requests, let those that run end within `grace_s`, then let go of all."""
+        """Take no new requests, let those that run end within `grace_s`, then let go of all.
+
+        Not ready from the call on.
+        """
+        self._stopping = True
+        if self._telling is not None:
+            self._telling.cancel()
+            await asyncio.gather(self._telling, return_exceptions=True)
         if self.reloader is not None:
             await self.reloader.stop()
         await asyncio.gather(self._grpc.stop(grace_s), self._http.stop(grace_s))
@@ -126,8 +138,18 @@ class GatewayService:
         self.reloader.start()
 
     def ready(self) -> bool:
-        """Whether any replica takes requests."""
-        return any(replica.health is Health.SERVING for replica in self._replicas())
+        """Whether this gateway takes requests and any replica does."""
+        serving = (replica.health is Health.SERVING for replica in self._replicas())
+        return not self._stopping and any(serving)
+
+    async def _tell_readiness(self) -> None:
+        """Have gRPC's health service say what /ready says."""
+        told: bool | None = None
+        while True:
+            if (ready := self.ready()) != told:
+                await self._grpc.set_serving(serving=ready)
+                told = ready
+            await asyncio.sleep(READINESS_EVERY_S)
 
     def _decider(self, policy: Decides, deployment: Deployment) -> Decides:
         """What the router is to ask, now that the policy of `deployment` is in force."""

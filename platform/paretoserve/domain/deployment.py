@@ -1,4 +1,6 @@
-"""Deployment: all the documents of one platform, consistent with each other."""
+"""Deployment: all the documents of one platform, consistent with each other; and those of them that
+executors need.
+"""
 
 from __future__ import annotations
 
@@ -17,28 +19,17 @@ from paretoserve.domain.tenant import Tenant
 from paretoserve.domain.tier import Tier
 
 
-class Deployment(Document):
-    """Models, profiles, tiers, tenants and the policy; every name that one uses another defines.
-
-    `candidate` is a policy that is tried as `rollout` says; without a rollout it only has to fit.
-    """
+class ProfileSet(Document):
+    """Models and the profiles of them: all that hosting engines needs. No tenant, no policy."""
 
     models: tuple[Model, ...] = Field(min_length=1)
     profiles: tuple[Profile, ...] = Field(min_length=1)
-    tiers: tuple[Tier, ...] = Field(min_length=1)
-    tenants: tuple[Tenant, ...] = Field(min_length=1)
-    policy: PolicyDocument
-    candidate: PolicyDocument | None = None
-    rollout: Rollout | None = None
     parity: tuple[ParityRecord, ...] = ()
 
     @model_validator(mode="after")
-    def _names_resolve(self) -> Self:
+    def _models_resolve(self) -> Self:
         models = _unique("model", (m.name for m in self.models))
-        profiles = _unique("profile", (p.name for p in self.profiles))
-        tiers = _unique("tier", (t.name for t in self.tiers))
-        tenants = _unique("tenant", (t.name for t in self.tenants))
-        _unique("API key hash", (h for t in self.tenants for h in t.key_hashes))
+        _unique("profile", (p.name for p in self.profiles))
         for profile in self.profiles:
             _known(f"profile {profile.name}", "model", (profile.model,), models)
         for model in self.models:
@@ -46,6 +37,35 @@ class Deployment(Document):
                 names = (model.parity.reference, *model.parity.unchecked)
                 own = {p.name for p in self.profiles if p.model == model.name}
                 _known(f"model {model.name}, parity:", "its profile", names, own)
+        return self
+
+    def model(self, name: str) -> Model:
+        """The model of that name. Raises KeyError."""
+        return {model.name: model for model in self.models}[name]
+
+    def profile(self, name: str) -> Profile:
+        """The profile of that name. Raises KeyError."""
+        return {profile.name: profile for profile in self.profiles}[name]
+
+
+class Deployment(ProfileSet):
+    """Models, profiles, tiers, tenants and the policy; every name that one uses another defines.
+
+    `candidate` is a policy that is tried as `rollout` says; without a rollout it only has to fit.
+    """
+
+    tiers: tuple[Tier, ...] = Field(min_length=1)
+    tenants: tuple[Tenant, ...] = Field(min_length=1)
+    policy: PolicyDocument
+    candidate: PolicyDocument | None = None
+    rollout: Rollout | None = None
+
+    @model_validator(mode="after")
+    def _names_resolve(self) -> Self:
+        profiles = {profile.name for profile in self.profiles}
+        tiers = _unique("tier", (t.name for t in self.tiers))
+        tenants = _unique("tenant", (t.name for t in self.tenants))
+        _unique("API key hash", (h for t in self.tenants for h in t.key_hashes))
         for tier in self.tiers:
             _known(f"tier {tier.name}", "profile", tier.profiles, profiles)
             _known(f"tier {tier.name}", "tier", filter(None, (tier.fallback,)), tiers)
@@ -70,14 +90,6 @@ class Deployment(Document):
                 "decisions are told apart by it, so give policy.next.yaml one of its own"
             )
         return self
-
-    def model(self, name: str) -> Model:
-        """The model of that name. Raises KeyError."""
-        return {model.name: model for model in self.models}[name]
-
-    def profile(self, name: str) -> Profile:
-        """The profile of that name. Raises KeyError."""
-        return {profile.name: profile for profile in self.profiles}[name]
 
 
 def _unique(kind: str, names: Iterable[str]) -> set[str]:

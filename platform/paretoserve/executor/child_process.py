@@ -1,4 +1,4 @@
-"""One executor process in its own session, and the port that outlives it."""
+"""One executor process in its own session."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import os
 import signal
-import socket
 import sys
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections import deque
@@ -18,27 +17,6 @@ from paretoserve.executor.exit_status import explain
 
 _TAIL_LINES = 12
 _STDERR = 2
-
-
-class HeldPort:
-    """A free TCP port that stays ours while no executor listens on it.
-
-    A socket that is bound with SO_REUSEPORT and never listens takes no connections, keeps the
-    kernel from giving the port to anyone else, and lets gRPC (which sets SO_REUSEPORT) bind it.
-    """
-
-    def __init__(self, host: str) -> None:
-        """Raises OSError when `host` is not an address of this machine."""
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        self._socket = socket.socket(family, socket.SOCK_STREAM)
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        self._socket.bind((host, 0))
-        port = self._socket.getsockname()[1]
-        self.address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-    def release(self) -> None:
-        """Give the port back. Idempotent."""
-        self._socket.close()
 
 
 class ExecutorProcess:

@@ -1,4 +1,4 @@
-"""The few calls that a supervisor, or a measurement, makes to an executor: health, load, drain."""
+"""The few calls that look after an executor, or measure it: health, load, drain."""
 
 from __future__ import annotations
 
@@ -17,6 +17,9 @@ _OPTIONS = (
     ("grpc.max_reconnect_backoff_ms", 500),
 )
 _ANSWER_WITHIN_S = 5.0
+
+_ABORTING_S = 15.0
+"""More than an executor gives its engine to abort what is left at the end of the grace."""
 
 
 class Lifecycle(IntEnum):
@@ -64,6 +67,14 @@ class Load:
     profile: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Drained:
+    """How many requests ended by themselves during a drain, and how many were aborted."""
+
+    finished: int
+    aborted: int
+
+
 class ControlClient:
     """Calls to one executor. An executor that does not answer is None, not an exception."""
 
@@ -99,14 +110,16 @@ class ControlClient:
             call.cancel()
         return None
 
-    async def drain(self, grace_s: float) -> bool:
-        """Returns when the running requests have ended; False when the executor did not answer."""
+    async def drain(self, grace_s: float) -> Drained | None:
+        """Returns when the running requests have ended or, at the end of the grace, were aborted;
+        None when the executor did not answer.
+        """
         request = executor_pb2.DrainRequest(grace_s=grace_s)
         try:
-            await self._stub().Drain(request, timeout=grace_s + 5.0)
+            answer = await self._stub().Drain(request, timeout=grace_s + _ABORTING_S)
         except grpc.aio.AioRpcError:
-            return False
-        return True
+            return None
+        return Drained(answer.finished, answer.aborted)
 
     async def close(self) -> None:
         """Release the connection. Idempotent; a later call opens it again."""

@@ -55,7 +55,8 @@ class Submission:
 class ExecutorLink:
     """One executor as a gateway uses it. All methods belong to one event loop.
 
-    `replica_id` and `profile` only label the readings. `state_interval_ms` is how often at most
+    `replica_id` only labels the readings; an executor that runs another profile than `profile` is
+    LOST, whatever it says, until it is another one. `state_interval_ms` is how often at most
     the executor may report (20 or more); it repeats itself every half second in any case.
     """
 
@@ -179,6 +180,14 @@ class ExecutorLink:
         return base * random.uniform(0.5, 1.5)  # noqa: S311 (jitter)
 
     def _take_state(self, state: pb.ExecutorState) -> None:
+        """Raises Detached for an executor that is not the one it is taken for."""
+        if state.profile != self._state.profile:
+            raise Detached(
+                ReplicaLost(
+                    f"it runs profile {state.profile}, not {self._state.profile} as it should: "
+                    "nothing is sent to it"
+                )
+            )
         self._failures = 0
         self.executor_id = state.executor_id
         self._stop_listening_for_silence()

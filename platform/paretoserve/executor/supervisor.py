@@ -5,6 +5,9 @@
         +-------------- too many failures in a row --------------+--> FAILED
     any --drain--> DRAINING --> STOPPED        any --stop--> STOPPED
 
+An executor that somebody else drained (`paretoserve drain`) is DRAINING here too: it stays as it
+is, and when it ends it is not started again.
+
 The executor listens on the same port in every life, so an address once published stays right.
 The supervisor knows neither Ray nor engines, and its process needs no engine's packages.
 """
@@ -23,8 +26,9 @@ from enum import StrEnum
 from pathlib import Path
 
 from paretoserve.domain.errors import EngineError
-from paretoserve.executor.child_process import ExecutorProcess, HeldPort
+from paretoserve.executor.child_process import ExecutorProcess
 from paretoserve.executor.control_client import ControlClient, Lifecycle, Load
+from paretoserve.executor.held_port import HeldPort
 
 logger = logging.getLogger(__name__)
 
@@ -108,17 +112,19 @@ class ExecutorSupervisor:
         self,
         command_for: CommandFor,
         *,
-        host: str = "127.0.0.1",
+        port: HeldPort | None = None,
         env: Mapping[str, str] | None = None,
         timing: Timing | None = None,
         backoff: Backoff | None = None,
     ) -> None:
-        """`env` is added to this process's environment, e.g. CUDA_VISIBLE_DEVICES."""
+        """`port` is released in the end; without one, a free one of 127.0.0.1 is taken. `env` is
+        added to this process's environment, e.g. CUDA_VISIBLE_DEVICES.
+        """
         self._command_for = command_for
         self._env = dict(env or {})
         self._timing = timing or Timing()
         self._backoff = backoff or Backoff()
-        self._port = HeldPort(host)
+        self._port = port or HeldPort("127.0.0.1")
         self._control = ControlClient(self._port.address)
         self._status = SupervisorStatus(SupervisorState.STARTING, self._port.address)
         self._changed = asyncio.Condition()
@@ -158,7 +164,7 @@ class ExecutorSupervisor:
 
     async def drain(self, grace_s: float) -> None:
         """Take no new requests, let the running ones end for up to `grace_s` seconds, stop."""
-        if self._status.state is SupervisorState.SERVING:
+        if self._status.state in {SupervisorState.SERVING, SupervisorState.DRAINING}:
             await self._set(SupervisorState.DRAINING)
             await self._control.drain(grace_s)
         await self.stop()
@@ -180,6 +186,7 @@ class ExecutorSupervisor:
         while True:
             reason, served_s = await self._live_once()
             if self._status.state is SupervisorState.DRAINING:
+                await self._set(SupervisorState.DRAINING, last_exit=reason, pid=None)
                 return
             failures = 1 if served_s >= self._backoff.reset_after_s else failures + 1
             if failures >= self._backoff.give_up_after:
@@ -239,6 +246,8 @@ class ExecutorSupervisor:
                 answered_at = now
                 if health.lifecycle is Lifecycle.FAILED:
                     return f"failed: {health.detail}"
+                if health.lifecycle is Lifecycle.DRAINING:
+                    await self._set(SupervisorState.DRAINING)
             elif now - answered_at >= self._timing.hang_after_s and not process.has_exited:
                 return f"hung: no answer for {now - answered_at:.1f} s"
         return process.exit_reason()

@@ -1,4 +1,4 @@
-"""Where the executors are. Ray Serve is one source, a fixed list another."""
+"""Where the executors are. Ray Serve is one source, names another, a fixed list a third."""
 
 from __future__ import annotations
 

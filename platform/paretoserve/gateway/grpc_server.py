@@ -63,10 +63,12 @@ class GrpcServer:
         reflection.enable_server_reflection((*names, reflection.SERVICE_NAME), self._server)
 
     async def start(self) -> int:
-        """Listen; returns the port. Raises RuntimeError when the address cannot be bound."""
+        """Listen, not yet as serving; returns the port. Raises RuntimeError when the address cannot
+        be bound.
+        """
         port = self._server.add_insecure_port(self._address)
+        await self.set_serving(serving=False)
         await self._server.start()
-        await self.set_serving(serving=True)
         return port
 
     async def set_serving(self, *, serving: bool) -> None:

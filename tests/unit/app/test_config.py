@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from paretoserve.app.config import ConfigError, load_deployment
+from paretoserve.app.config import ConfigError, load_deployment, load_profiles
 
 LOCAL = Path(__file__).parents[3] / "deployments" / "local"
 
@@ -104,3 +104,34 @@ def test_a_missing_folder_is_said_plainly(tmp_path: Path) -> None:
 def test_a_file_that_is_not_utf8_is_said_plainly(folder: Path) -> None:
     (folder / "policy.yaml").write_bytes(b"\xff\xfe\x00")
     assert "policy.yaml" in problems(folder)
+
+
+def test_executors_need_neither_tenants_nor_a_policy(folder: Path) -> None:
+    whole = load_deployment(folder)
+    shutil.rmtree(folder / "tenants")
+    shutil.rmtree(folder / "tiers")
+    (folder / "policy.yaml").write_text("verson: 1")
+    found = load_profiles(folder)
+    assert (found.models, found.profiles, found.parity) == (
+        whole.models,
+        whole.profiles,
+        whole.parity,
+    )
+    assert found.profile("min-latency") == whole.profile("min-latency")
+    with pytest.raises(ConfigError, match="at least one Tenant is needed"):
+        load_deployment(folder)
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "said"),
+    [
+        ("models.yaml", "models: []", "models: Tuple should have at least 1 item"),
+        ("profiles/min-latency.yaml", "name: x", "profiles/min-latency.yaml: model: missing"),
+        ("parity/min-latency.yaml", "model: x", "parity/min-latency.yaml: profile: missing"),
+    ],
+)
+def test_what_executors_need_is_checked(folder: Path, file: str, text: str, said: str) -> None:
+    (folder / file).write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        load_profiles(folder)
+    assert said in str(caught.value)

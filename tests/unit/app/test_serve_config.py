@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -62,6 +63,8 @@ def test_a_missing_file_is_a_config_error(tmp_path):
         ({}, "deployment"),
         ({"deployment": str(LOCAL), "htp": "127.0.0.1:1"}, "htp"),
         ({"deployment": str(LOCAL), "executors": {"fastest": {}}}, "fastest"),
+        ({"deployment": str(LOCAL), "executor_port": 70000}, "executor_port"),
+        ({"deployment": str(LOCAL), "gateway": "elsewhere"}, "gateway"),
         ({"deployment": "/no/such/folder"}, "/no/such/folder"),
     ],
 )
@@ -81,3 +84,42 @@ def test_a_gpu_profile_takes_one_bundle_of_one_host():
     for engine in ("emulator", "trtllm-grpc"):
         other = tp8.model_copy(update={"engine": engine})
         assert resources(other) == {"ray_actor_options": {"num_cpus": 1.0}}
+
+
+@pytest.mark.parametrize(
+    ("args", "ingress"),
+    [({}, "gateway"), ({"gateway": True}, "gateway"), ({"gateway": False}, "fleet")],
+)
+def test_the_ingress_is_the_gateway_or_what_stands_in_its_place(args, ingress):
+    application = build({"deployment": str(LOCAL), **args})
+    assert application._bound_deployment.name == ingress
+
+
+def test_no_profile_has_the_ingress_name(tmp_path):
+    shutil.copytree(LOCAL, tmp_path / "d", ignore=shutil.ignore_patterns("demo"))
+    models = tmp_path / "d/models.yaml"
+    models.write_text(models.read_text().partition("    parity:")[0])
+    for path in (tmp_path / "d").glob("*/*.yaml"):
+        path.write_text(path.read_text().replace("min-latency", "fleet"))
+    build({"deployment": str(tmp_path / "d")})
+    with pytest.raises(ConfigError, match="may not be called 'fleet'"):
+        build({"deployment": str(tmp_path / "d"), "gateway": False})
+
+
+def test_an_executors_port_is_its_profiles_else_that_of_all():
+    executors = {"min-latency": {"port": 50052}, "max-throughput": {}}
+    application = build({"deployment": str(LOCAL), "executor_port": 50051, "executors": executors})
+    _, handles = application._bound_deployment.init_args
+    ports = {name: handle._bound_deployment.init_args[0].port for name, handle in handles.items()}
+    assert ports == {"min-latency": 50052, "max-throughput": 50051}
+
+
+def test_without_a_gateway_no_tenant_is_needed(tmp_path):
+    folder = shutil.copytree(LOCAL, tmp_path / "d", ignore=shutil.ignore_patterns("demo"))
+    shutil.rmtree(folder / "tenants")
+    build({"deployment": str(folder), "gateway": False})
+    with pytest.raises(ConfigError, match="at least one Tenant is needed"):
+        build({"deployment": str(folder)})
+    (folder / "parity/min-latency.yaml").unlink()
+    with pytest.raises(ConfigError, match="min-latency may not serve"):
+        build({"deployment": str(folder), "gateway": False})

@@ -186,6 +186,24 @@ async def test_drain_lets_running_streams_finish():
         assert not alive(pid)
 
 
+async def test_an_executor_that_others_drained_is_left_alone_and_not_started_again():
+    async with supervised() as supervisor:
+        await supervisor.start()
+        pid = supervisor.status.pid
+        async with grpc.aio.insecure_channel(supervisor.address) as channel:
+            await rpc.ExecutorStub(channel).Drain(pb.DrainRequest(grace_s=5))
+        await until(lambda: supervisor.status.state is SupervisorState.DRAINING)
+        await asyncio.sleep(4 * QUICK.probe_interval_s)
+        assert (supervisor.status.pid, supervisor.status.restarts) == (pid, 0)
+        os.kill(pid, signal.SIGKILL)
+        await until(lambda: supervisor.status.pid is None)
+        await asyncio.sleep(4 * SOON.cap_s)
+        assert supervisor.status.state is SupervisorState.DRAINING
+        assert supervisor.status.restarts == 0
+        await supervisor.drain(grace_s=5)
+        assert supervisor.status.state is SupervisorState.STOPPED
+
+
 async def until_async(supervisor: ExecutorSupervisor, running: int) -> None:
     async with asyncio.timeout(20):
         while True:

@@ -387,12 +387,25 @@ async def test_stopping_ends_what_runs() -> None:
             await _fails(call)
 
 
-async def test_health_and_reflection() -> None:
-    async with serve(ScriptedServing()) as channel:
+async def test_health_says_what_it_is_told_and_that_it_stops() -> None:
+    server = GrpcServer(ScriptedServing(), "127.0.0.1:0")
+    port = await server.start()
+    kinds = health_pb2.HealthCheckResponse
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
         health = health_pb2_grpc.HealthStub(channel)  # type: ignore[no-untyped-call]
-        for name in ("", SERVICE):
-            answer = await health.Check(health_pb2.HealthCheckRequest(service=name))
-            assert answer.status == health_pb2.HealthCheckResponse.SERVING
+        watched = aiter(health.Watch(health_pb2.HealthCheckRequest(service=SERVICE)))
+        assert (await anext(watched)).status == kinds.NOT_SERVING
+        await server.set_serving(serving=True)
+        assert (await anext(watched)).status == kinds.SERVING
+        whole = await health.Check(health_pb2.HealthCheckRequest())
+        assert whole.status == kinds.SERVING
+        stopping = asyncio.create_task(server.stop(5))
+        assert (await anext(watched)).status == kinds.NOT_SERVING
+    await stopping
+
+
+async def test_reflection() -> None:
+    async with serve(ScriptedServing()) as channel:
         stub = reflection_pb2_grpc.ServerReflectionStub(channel)  # type: ignore[no-untyped-call]
         asked = iter([reflection_pb2.ServerReflectionRequest(list_services="")])
         answer = await anext(aiter(stub.ServerReflectionInfo(asked)))

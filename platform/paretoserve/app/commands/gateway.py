@@ -6,16 +6,18 @@ import argparse
 import asyncio
 import logging
 import signal
-from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from paretoserve.app.config import ConfigError
 from paretoserve.app.parity.gate import load_served
 from paretoserve.app.reload import Loaded, Source
 from paretoserve.app.telemetry import load_telemetry
 from paretoserve.app.wiring import GatewayService
 from paretoserve.domain.deployment import Deployment
-from paretoserve.gateway.discovery import Endpoint, StaticDiscovery
+from paretoserve.gateway.discovery import Discovery, Endpoint, StaticDiscovery
+from paretoserve.gateway.name_discovery import Name, NameDiscovery
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,9 +25,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--executor",
         action="append",
-        required=True,
+        default=[],
         metavar="PROFILE=HOST:PORT",
         help="an executor and the profile it runs; repeat for each",
+    )
+    parser.add_argument(
+        "--discover",
+        action="append",
+        default=[],
+        metavar="PROFILE=HOST:PORT",
+        help="a name; each address it resolves to, looked up every 2 s, is an executor of PROFILE",
     )
     parser.add_argument("--http", default="127.0.0.1:8000", metavar="HOST:PORT")
     parser.add_argument("--grpc", default="127.0.0.1:9000", metavar="HOST:PORT")
@@ -40,22 +49,19 @@ def run(options: argparse.Namespace) -> int:
     logging.getLogger("paretoserve").setLevel(logging.INFO)
     source = Source(options.deployment, partial(load_served, options.deployment))
     loaded = source.read()
-    endpoints = dict(
-        _endpoint(number, text, loaded.deployment) for number, text in enumerate(options.executor)
-    )
-    asyncio.run(_serve(source, loaded, endpoints, options))
+    asyncio.run(_serve(source, loaded, _discovery(options, loaded.deployment), options))
     return 0
 
 
 async def _serve(
-    source: Source, loaded: Loaded, endpoints: Mapping[str, Endpoint], options: argparse.Namespace
+    source: Source, loaded: Loaded, discovery: Discovery, options: argparse.Namespace
 ) -> None:
     stopped = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     service = GatewayService(
         loaded.deployment,
-        StaticDiscovery(endpoints),
+        discovery,
         http=options.http,
         grpc=options.grpc,
         telemetry=load_telemetry(options.deployment),
@@ -67,11 +73,28 @@ async def _serve(
     await service.stop(options.grace)
 
 
-def _endpoint(number: int, text: str, deployment: Deployment) -> tuple[str, Endpoint]:
-    profile, separator, address = text.partition("=")
+def _discovery(options: argparse.Namespace, deployment: Deployment) -> Discovery:
+    """Raises ConfigError."""
+    if not options.executor and not options.discover:
+        raise ConfigError("no executor: give --executor or --discover PROFILE=HOST:PORT, or both")
+    listed = [_parse("--executor", text, deployment) for text in options.executor]
+    fixed = {
+        f"{name.profile}-{number}": Endpoint(name.profile, f"{name.host}:{name.port}")
+        for number, name in enumerate(listed)
+    }
+    if not options.discover:
+        return StaticDiscovery(fixed)
+    names = [_parse("--discover", text, deployment) for text in options.discover]
+    plain = [replace(name, host=name.host.strip("[]")) for name in names]
+    return NameDiscovery(plain, fixed)
+
+
+def _parse(option: str, text: str, deployment: Deployment) -> Name:
+    profile, _, address = text.partition("=")
+    host, _, port = address.rpartition(":")
     names = [known.name for known in deployment.profiles]
-    if not separator or profile not in names or ":" not in address:
-        raise SystemExit(
-            f"--executor {text}: write PROFILE=HOST:PORT with one of {', '.join(names)}"
+    if profile not in names or not host or not port.isdecimal() or not 0 < int(port) < 65536:
+        raise ConfigError(
+            f"{option} {text}: write PROFILE=HOST:PORT with one of {', '.join(names)}"
         )
-    return f"{profile}-{number}", Endpoint(profile, address)
+    return Name(profile, host, int(port))

@@ -9,7 +9,7 @@ import threading
 from pathlib import Path
 
 from paretoserve.app.config import ConfigError
-from paretoserve.app.parity.gate import load_served
+from paretoserve.app.parity.gate import load_served, load_served_profiles
 from paretoserve.app.serve import config_file
 from paretoserve.app.serve.builder import parse_args
 from paretoserve.app.serve.up import Platform, existing_cluster, local_cluster
@@ -63,19 +63,26 @@ def run(options: argparse.Namespace) -> int:
     given = {"http": options.http, "grpc": options.grpc}
     config = config_file.read(options.config, {key: at for key, at in given.items() if at})
     args = parse_args(config.applications[0].args)
-    load_served(args.deployment)  # a mistake in it is told before Ray is started
+    load = load_served if args.gateway else load_served_profiles
+    load(args.deployment)  # a mistake in it is told before Ray is started
     if options.cluster:
         with existing_cluster(options.cluster):
-            platform = Platform.deploy(config, _tell)
-            print(READY.format(http=platform.http, grpc=platform.grpc))
+            _tell_ready(Platform.deploy(config, _tell))
             return 0
-    for option, address in (("--http", args.http), ("--grpc", args.grpc)):
-        _must_be_free(option, address)
+    if args.gateway:
+        for option, address in (("--http", args.http), ("--grpc", args.grpc)):
+            _must_be_free(option, address)
     with _until_signal() as stopped, local_cluster(progress=_tell):
-        platform = Platform.deploy(config, _tell)
-        print(READY.format(http=platform.http, grpc=platform.grpc), flush=True)
+        _tell_ready(Platform.deploy(config, _tell))
         stopped.wait()
     return 0
+
+
+def _tell_ready(platform: Platform) -> None:
+    if platform.http:
+        print(READY.format(http=platform.http, grpc=platform.grpc), flush=True)
+    else:
+        _tell("ready, without a gateway: `paretoserve gateway --discover` finds the executors")
 
 
 def _must_be_free(option: str, address: str) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from paretoserve.app.config import ConfigError, load_deployment
+from paretoserve.app.config import ConfigError, load_deployment, load_profiles
 from paretoserve.app.parity.digest import files_digest, settings_digest
-from paretoserve.domain.deployment import Deployment
+from paretoserve.domain.deployment import Deployment, ProfileSet
 from paretoserve.domain.model import Model
 from paretoserve.domain.parity import Compared, Parity, ParityRecord, shortfalls
 from paretoserve.domain.profile import Profile
@@ -24,7 +24,15 @@ def load_served(folder: Path, policy: Path | None = None) -> Deployment:
     return deployment
 
 
-def parity_problems(folder: Path, deployment: Deployment) -> list[str]:
+def load_served_profiles(folder: Path) -> ProfileSet:
+    """`load_profiles` of what may serve. Raises ConfigError as `load_served` does."""
+    found = load_profiles(folder)
+    if problems := parity_problems(folder, found):
+        raise ConfigError("\n".join(problems))
+    return found
+
+
+def parity_problems(folder: Path, deployment: ProfileSet) -> list[str]:
     """A line for each profile that may not serve: why, and what to do."""
     return [
         problem
@@ -34,7 +42,7 @@ def parity_problems(folder: Path, deployment: Deployment) -> list[str]:
     ]
 
 
-def parity_status(profile: Profile, deployment: Deployment) -> str:
+def parity_status(profile: Profile, deployment: ProfileSet) -> str:
     """What `check` says of a profile that may serve; empty where its model asks for nothing."""
     parity = deployment.model(profile.model).parity
     if parity is None:
@@ -62,7 +70,7 @@ def _side(profile: Profile, weights: str) -> Compared:
     return Compared(profile=profile.name, settings=settings_digest(profile), files=weights)
 
 
-def _problems(folder: Path, model: Model, parity: Parity, deployment: Deployment) -> Iterator[str]:
+def _problems(folder: Path, model: Model, parity: Parity, deployment: ProfileSet) -> Iterator[str]:
     exempt = {parity.reference, *parity.unchecked}
     checked = [p for p in deployment.profiles if p.model == model.name and p.name not in exempt]
     if not checked:
@@ -80,7 +88,7 @@ def _problems(folder: Path, model: Model, parity: Parity, deployment: Deployment
             yield _told(folder, profile, parity, "; ".join(reasons))
 
 
-def _record(profile: Profile, deployment: Deployment) -> ParityRecord | None:
+def _record(profile: Profile, deployment: ProfileSet) -> ParityRecord | None:
     for record in deployment.parity:
         if (record.model, record.profile.profile) == (profile.model, profile.name):
             return record

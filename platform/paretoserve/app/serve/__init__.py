@@ -7,6 +7,7 @@ router      Serve's long poll -> directory
 discovery   directory -> the gateway's event loop
 replica     the Serve deployment around one executor
 gateway     the Serve deployment around the gateway
+fleet       what stands in its place where gateways run outside of Ray   (no ray)
 builder     the application, as a Serve config file names it
 up          a local cluster, a config file deployed on it, and all of it gone again
 """

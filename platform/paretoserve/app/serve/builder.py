@@ -1,4 +1,5 @@
-"""The Serve application: a gateway and one deployment per profile.
+"""The Serve application: one deployment per profile, and a gateway or, where gateways run outside
+of Ray, what stands in its place.
 
 A Serve config file names it (`import_path: paretoserve.app.serve.builder:build`) and may override
 every deployment option that is set here: num_replicas, ray_actor_options, placement groups,
@@ -14,8 +15,9 @@ from ray import serve
 from ray.serve.config import RequestRouterConfig
 
 from paretoserve.app.config import ConfigError
-from paretoserve.app.parity.gate import load_served
-from paretoserve.app.serve.args import GATEWAY, Args, ExecutorArgs
+from paretoserve.app.parity.gate import load_served, load_served_profiles
+from paretoserve.app.serve.args import FLEET, GATEWAY, Args, ExecutorArgs
+from paretoserve.app.serve.fleet import Fleet
 from paretoserve.app.serve.gateway import Gateway
 from paretoserve.app.serve.replica import ExecutorReplica, ReplicaSettings
 from paretoserve.domain.profile import Profile
@@ -31,17 +33,22 @@ _WITHOUT_GPU = frozenset({"emulator", "trtllm-grpc"})
 def build(args: dict[str, Any]) -> serve.Application:
     """The application for `args` (see args.py).
 
-    Raises ConfigError for unknown args and for a deployment folder that is not good.
+    Raises ConfigError for unknown args and for a deployment folder that is not good; without a
+    gateway, only models, profiles and parity records are read.
     """
     checked = parse_args(args)
-    profiles = load_served(checked.deployment).profiles
+    load = load_served if checked.gateway else load_served_profiles
+    profiles = load(checked.deployment).profiles
     unknown = set(checked.executors) - {profile.name for profile in profiles}
     if unknown:
         raise ConfigError(f"args.executors names {sorted(unknown)}, which are not profiles")
-    if GATEWAY in {profile.name for profile in profiles}:
-        raise ConfigError(f"a profile may not be called {GATEWAY!r}: that deployment exists")
+    ingress = GATEWAY if checked.gateway else FLEET
+    if ingress in {profile.name for profile in profiles}:
+        raise ConfigError(f"a profile may not be called {ingress!r}: that deployment exists")
     handles = {profile.name: _executors(profile, checked) for profile in profiles}
-    return _gateway(checked).bind(checked, handles)
+    if checked.gateway:
+        return _gateway(checked).bind(checked, handles)
+    return _fleet(checked).bind(handles)
 
 
 def parse_args(args: dict[str, Any]) -> Args:
@@ -74,11 +81,13 @@ def _executors(profile: Profile, args: Args) -> serve.Application:
         deployment=args.deployment,
         profile=profile.name,
         host=args.executor_host,
+        port=args.executor_port if how.port is None else how.port,
         python=how.python,
         env=how.env,
         start_timeout_s=how.start_timeout_s,
         stall_after_s=how.stall_after_s,
         drain_grace_s=args.drain_grace_s,
+        settle_s=0.0 if args.gateway else args.settle_s,
     )
     deploy = serve.deployment(
         name=profile.name,
@@ -98,6 +107,11 @@ def _gateway(args: Args) -> serve.Deployment:
         **_life_cycle(args),
     )
     return deploy(Gateway)
+
+
+def _fleet(args: Args) -> serve.Deployment:
+    deploy = serve.deployment(name=FLEET, ray_actor_options={"num_cpus": 0}, **_life_cycle(args))
+    return deploy(Fleet)
 
 
 def _life_cycle(args: Args) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +11,7 @@ import ray
 from ray import serve
 
 from paretoserve.domain.errors import EngineError
+from paretoserve.executor.held_port import HeldPort
 from paretoserve.executor.supervisor import (
     ExecutorSupervisor,
     SupervisorState,
@@ -18,19 +20,24 @@ from paretoserve.executor.supervisor import (
 )
 from paretoserve.executor.watchdog import STALL_AFTER_S
 
+PORT_PATIENCE_S = 10.0
+"""The executor of a replica that was killed ends within this."""
+
 
 @dataclass(frozen=True)
 class ReplicaSettings:
-    """What a replica needs to know; `host` empty is its node's own address."""
+    """What a replica needs to know; `host` empty is its node's own address, `port` 0 a free one."""
 
     deployment: Path
     profile: str
     host: str = ""
+    port: int = 0
     python: str = ""
     env: dict[str, str] = field(default_factory=dict)
     drain_grace_s: float = 30.0
     start_timeout_s: float = 900.0
     stall_after_s: float = STALL_AFTER_S
+    settle_s: float = 0.0
 
 
 class ExecutorReplica:
@@ -41,10 +48,14 @@ class ExecutorReplica:
     """
 
     async def __init__(self, settings: ReplicaSettings) -> None:  # type: ignore[misc]  # Serve awaits
-        """Raises EngineError, which Serve shows as the deployment's message, when it cannot run."""
+        """Raises EngineError, or Unavailable for a port that something else has, when it cannot
+        run; Serve shows that as the deployment's message.
+        """
         self._settings = settings
         context = serve.get_replica_context()
         self._replica_id = f"{settings.profile}-{context.replica_tag}"
+        host = settings.host or _node_address()
+        port = await HeldPort.take(host, settings.port, PORT_PATIENCE_S)
         self._supervisor = ExecutorSupervisor(
             executor_command(
                 settings.deployment,
@@ -53,7 +64,7 @@ class ExecutorReplica:
                 options=("--stall-after", f"{settings.stall_after_s:g}"),
             ),
             timing=Timing(start_timeout_s=settings.start_timeout_s),
-            host=settings.host or _node_address(),
+            port=port,
             env=_granted_devices() | settings.env,
         )
         try:
@@ -61,6 +72,7 @@ class ExecutorReplica:
         except EngineError:
             await self._supervisor.stop()
             raise
+        await asyncio.sleep(settings.settle_s)
 
     def record_replica_metadata(self) -> dict[str, str]:
         """Published once by Serve to the routers in every gateway."""
@@ -87,6 +99,8 @@ class ExecutorReplica:
         status = self._supervisor.status
         if status.state is SupervisorState.FAILED:
             raise EngineError(f"{self._replica_id}: executor failed for good: {status.last_exit}")
+        if status.state is SupervisorState.DRAINING and status.pid is None:
+            raise EngineError(f"{self._replica_id}: executor was drained and has ended")
 
     async def describe(self) -> dict[str, object]:
         """For operators and tests: where the executor is and how it has fared."""

@@ -118,7 +118,7 @@ def existing_cluster(address: str = "auto") -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Platform:
-    """A deployed application and where its gateway listens."""
+    """A deployed application and where its gateway listens: nowhere, if it has none in Ray."""
 
     application: str
     http: str
@@ -143,6 +143,8 @@ class Platform:
         client.deploy_apps(config)
         name = config.applications[0].name
         _wait_healthy(name, progress, timeout_s)
+        if not config.applications[0].args.get("gateway", True):
+            return cls(name, "", "")
         gateway = _describe(name)
         if gateway["config_error"]:
             raise ConfigError(f"the last good configuration stays: {gateway['config_error']}")

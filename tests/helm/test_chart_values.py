@@ -166,6 +166,9 @@ def test_what_cannot_work_is_refused_with_a_sentence(refusals: list[str], at: in
 NAMES: list[tuple[str, str]] = [
     ("tiers", "that name is taken by another object or deployment of the chart"),
     ("fleet", "that name is taken"),
+    ("headgroup", "that name is taken"),
+    ("head-svc", "that name is taken"),
+    ("serve-svc", "that name is taken"),
     ("one-gpu", "the operator takes for a number of GPUs"),
     ("x" * 60, "and Kubernetes takes at most 63"),
 ]

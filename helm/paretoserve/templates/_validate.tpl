@@ -45,8 +45,9 @@ is what only Kubernetes, the operator or Ray would find out, after the install.
 {{- if gt (len $service) 63 -}}
 {{- $problems = append $problems (printf "profile %s: its Service would be called %q, %d characters long, and Kubernetes takes at most 63; shorten fullnameOverride or the profile's name" . $service (len $service)) -}}
 {{- end -}}
-{{- if has . (list "documents" "executor" "fleet" "gateway" "head" "parity" "profiles" "smoke" "tenants" "tiers") -}}
-{{- $problems = append $problems (printf "profile %s: that name is taken by another object or deployment of the chart; rename the profile" .) -}}
+{{- /* headgroup is KubeRay's name of the head's group; NAME-head-svc and NAME-serve-svc are Services of its own. */ -}}
+{{- if has . (list "documents" "executor" "fleet" "gateway" "head" "head-svc" "headgroup" "parity" "profiles" "serve-svc" "smoke" "tenants" "tiers") -}}
+{{- $problems = append $problems (printf "profile %s: that name is taken by another object or deployment of the chart or the operator; rename the profile" .) -}}
 {{- end -}}
 {{- if regexMatch "gpu$" . -}}
 {{- $problems = append $problems (printf "profile %s: its slot in Ray would be the resource profile-%s, which the operator takes for a number of GPUs, as it does with every resource whose name ends in gpu; rename the profile" . .) -}}

@@ -63,6 +63,11 @@ ALWAYS = [
     ("gateway", "stranger", 80, False),
     ("executor", "stranger", 80, False),
     ("gateway", "kube-system", 53, True),
+    ("gateway", "kube-system", 5353, True),
+    ("executor", "kube-system", 5353, True),
+    ("head", "kube-system", 5353, True),
+    ("smoke", "kube-system", 5353, True),
+    ("gateway", "kube-system", 443, False),
     ("executor", "kube-system", 53, True),
     ("head", "kube-system", 53, True),
     ("smoke", "kube-system", 53, True),
@@ -111,7 +116,7 @@ def test_the_head_reaches_redis_and_the_api_server_where_it_needs_them() -> None
 
 @pytest.mark.parametrize(
     ("address", "port"),
-    [("redis", 6379), ("redis:6380", 6380), ("rediss://redis.data:7000", 7000), ("redis://redis", 6379)],
+    [("redis", 6379), ("redis:6380", 6380), ("rediss://redis.data:7000", 7000), ("redis://redis", 6379), ("redis-0", 6379), ("redis-0:7001", 7001)],
 )  # fmt: skip
 def test_the_port_of_redis_is_the_addresss(address: str, port: int) -> None:
     values = case("smallest")

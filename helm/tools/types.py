@@ -43,7 +43,8 @@ ENVIRONMENT_NAME: Schema = {"type": "string", "pattern": "^[-._a-zA-Z][-._a-zA-Z
 DURATION: Schema = {"type": "string", "pattern": "^([0-9]+(ms|s|m|h))+$"}
 
 BY_PATH: dict[str, Schema] = {
-    "fullnameOverride": TEXT,
+    "fullnameOverride": TEXT,  # the templates say what is wrong with it
+    "nameOverride": {"type": "string", "pattern": "^$|^[a-z0-9]([-a-z0-9.]{0,61}[a-z0-9])?$"},
     "ray.version": {"type": "string", "pattern": r"^[0-9]+\.[0-9]+\.[0-9]+.*$"},
     "ray.executorPort": PORT,
     "ray.drainGraceSeconds": whole(0, 3600),
@@ -65,8 +66,8 @@ BY_PATH: dict[str, Schema] = {
     "gateway.service.type": one_of("ClusterIP", "NodePort", "LoadBalancer"),
     "gateway.podDisruptionBudget.maxUnavailable": {
         "type": ["integer", "string"],
-        "minimum": 0,
-        "pattern": "^(100|[0-9]{1,2})%$",
+        "minimum": 1,  # with none no node could ever be drained
+        "pattern": "^(100|[1-9][0-9]?)%$",
     },
     "executorDisruptionBudget.maxUnavailable": whole(1),
     "profileDefaults.gpu.perNode": whole(1),

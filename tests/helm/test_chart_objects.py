@@ -231,6 +231,13 @@ def test_budgets_of_executors_are_whole_numbers_of_pods() -> None:
     assert not [b for b in executors if "maxUnavailable" in b]
 
 
+@pytest.mark.parametrize("name", CASES)
+def test_a_broken_pod_does_not_hold_a_node(name: str) -> None:
+    """By default a budget protects pods that are not ready too, once too few are."""
+    for budget in (b["spec"] for b in rendered(name) if b["kind"] == "PodDisruptionBudget"):
+        assert budget["unhealthyPodEvictionPolicy"] == "AlwaysAllow"
+
+
 def test_numbers_change_without_the_worker_groups() -> None:
     """The operator carries neither bound over to a running cluster; Serve's numbers it does."""
     values = case(EVERYTHING)

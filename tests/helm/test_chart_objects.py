@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import yaml
 from tests.support import kube_schemas, kuberay_rules, pod_security
 from tests.support.chart import (
     CHART,
+    Object,
     case,
     cases,
     one,
@@ -217,6 +219,64 @@ def test_streams_have_time_to_end(name: str) -> None:
                 int(a.removeprefix("--grace=")) for a in arguments if a.startswith("--grace=")
             )
         assert template["spec"]["terminationGracePeriodSeconds"] > waits + 10, pod
+
+
+def test_gateways_may_wait_for_the_slowest_model() -> None:
+    """They are ready when an executor serves; until then their rollout has not failed."""
+    values = overlay(
+        case("smallest"), {"profiles": {"max-throughput": {"startTimeoutSeconds": 5400}}}
+    )
+    assert one(render(values), "Deployment")["spec"]["progressDeadlineSeconds"] == 6000
+
+
+# By path: whether a change is Serve's matter, which the Ray cluster survives.
+CHANGES: list[tuple[dict[str, Any], bool]] = [
+    ({"profileDefaults": {"engineEnv": {"A": "1"}}}, True),
+    ({"profileDefaults": {"python": "/usr/bin/python3.12"}}, True),
+    ({"profileDefaults": {"startTimeoutSeconds": 99}}, True),
+    ({"profileDefaults": {"stallAfterSeconds": 99}}, True),
+    ({"ray": {"settleSeconds": 99}}, True),
+    ({"documents": {"profiles": {"min-latency": {"limits": {"admit": 1}}}}}, True),
+    ({"documents": {"profiles": {"min-latency": {"engine_args": {"a": 1}}}}}, True),
+    ({"gateway": {"httpPort": 8001, "replicas": 5}}, True),
+    ({"monitoring": {"podMonitor": {"enabled": False}}}, True),
+    ({"networkPolicy": {"enabled": False}}, True),
+    ({"documents": {"profiles": {"min-latency": {"gpus": 4}}}}, False),
+    ({"ray": {"drainGraceSeconds": 99}}, False),
+    ({"ray": {"executorPort": 9501}}, False),
+    ({"ray": {"groupOrder": ["min-latency"]}}, False),
+    ({"ray": {"autoscaler": {"idleTimeoutSeconds": 99}}}, False),
+    ({"images": {"head": {"tag": "2"}}}, False),
+    ({"images": {"executor": {"digest": "", "tag": "2"}}}, False),
+    ({"profileDefaults": {"cpu": "8"}}, False),
+    ({"profileDefaults": {"memory": "99Gi"}}, False),
+    ({"profileDefaults": {"spread": "Off"}}, False),
+    ({"modelVolume": {"mountPath": "/models/"}}, False),
+    ({"commonLabels": {"team": "other"}}, False),
+]
+
+
+@pytest.fixture(scope="module")
+def changed_clusters() -> list[dict[str, Any]]:
+    """The cluster's spec after each of CHANGES, without what the operator's hash leaves out."""
+    values = [overlay(case(EVERYTHING), over) for over, _ in CHANGES]
+    with ThreadPoolExecutor(4) as pool:
+        return [_hashed(objects) for objects in pool.map(render, values)]
+
+
+def _hashed(objects: list[Object]) -> dict[str, Any]:
+    cluster: dict[str, Any] = copy.deepcopy(one(objects, "RayService")["spec"]["rayClusterConfig"])
+    for group in cluster["workerGroupSpecs"]:
+        del group["replicas"], group["minReplicas"], group["maxReplicas"]
+    return cluster
+
+
+@pytest.mark.parametrize("at", range(len(CHANGES)), ids=lambda at: str(CHANGES[at][0]))
+def test_which_changes_the_cluster_survives(
+    changed_clusters: list[dict[str, Any]], at: int
+) -> None:
+    """As docs/operations.md says at its beginning."""
+    assert (changed_clusters[at] == _hashed(rendered(EVERYTHING))) is CHANGES[at][1]
 
 
 def test_budgets_of_executors_are_whole_numbers_of_pods() -> None:

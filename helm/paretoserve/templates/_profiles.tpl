@@ -59,6 +59,15 @@ One profile, as JSON: (list CONTEXT NAME). Its settings with the defaults filled
 {{- toJson $all -}}
 {{- end -}}
 
+{{/* Seconds that the slowest profile may take to load. */}}
+{{- define "paretoserve.slowestStart" -}}
+{{- $slowest := 0 -}}
+{{- range fromJsonArray (include "paretoserve.profiles" .) -}}
+{{- $slowest = max $slowest (int .startTimeoutSeconds) -}}
+{{- end -}}
+{{- $slowest -}}
+{{- end -}}
+
 {{/* The custom Ray resource of which each pod of a profile's group has one, and each executor takes one. */}}
 {{- define "paretoserve.slot" -}}profile-{{ . }}{{- end -}}
 

@@ -82,6 +82,9 @@ def test_burn_alerts_look_at_two_windows_that_the_ledger_has() -> None:
     windows = {name: re.findall(r'window="(\w+)"', alert["expr"]) for name, alert in alerts.items()}
     assert windows["ParetoserveBudgetBurnsFast"] == ["5m", "1m"]
     assert windows["ParetoserveBudgetBurnsSlowly"] == ["1h", "5m"]
+    # One gateway's few requests of a tenant are no reason to wake anybody.
+    for name, found in windows.items():
+        assert alerts[name]["expr"].count("avg by (tenant, tier) (") == len(found)
     assert alerts["ParetoserveBudgetBurnsFast"]["labels"] == {
         "severity": "critical",
         "team": "inference",

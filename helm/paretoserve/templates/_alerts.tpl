@@ -1,6 +1,6 @@
 {{/*
 Alerts. What pages is a promise that is being broken, over a long and a short window at once, so that it
-matters and still goes on. The rest says why. Each alert is about one release: others may have gateways in
+matters and still goes on: the mean of the gateways, each of which counts its own requests. The rest says why. Each alert is about one release: others may have gateways in
 the same namespace.
 */}}
 {{- define "paretoserve.alerts" -}}
@@ -10,11 +10,11 @@ the same namespace.
 - name: paretoserve-promises
   rules:
     {{- include "paretoserve.alert" (dict "root" . "name" "ParetoserveBudgetBurnsFast" "severity" "critical" "for" "1m"
-        "expr" (printf "max by (tenant, tier) (paretoserve_error_budget_burn{window=\"5m\", %s}) > %v\nand\nmax by (tenant, tier) (paretoserve_error_budget_burn{window=\"1m\", %s}) > %v" $gateways $fast $gateways $fast)
+        "expr" (printf "avg by (tenant, tier) (paretoserve_error_budget_burn{window=\"5m\", %s}) > %v\nand\navg by (tenant, tier) (paretoserve_error_budget_burn{window=\"1m\", %s}) > %v" $gateways $fast $gateways $fast)
         "summary" "{{ $labels.tenant }} is losing the promise of tier {{ $labels.tier }}"
         "description" "Over 5 minutes and over the last one its requests missed their targets {{ $value | humanize }} times as often as the tier's percentile allows.") | nindent 4 }}
     {{- include "paretoserve.alert" (dict "root" . "name" "ParetoserveBudgetBurnsSlowly" "severity" "warning" "for" "5m"
-        "expr" (printf "max by (tenant, tier) (paretoserve_error_budget_burn{window=\"1h\", %s}) > %v\nand\nmax by (tenant, tier) (paretoserve_error_budget_burn{window=\"5m\", %s}) > %v" $gateways $slow $gateways $slow)
+        "expr" (printf "avg by (tenant, tier) (paretoserve_error_budget_burn{window=\"1h\", %s}) > %v\nand\navg by (tenant, tier) (paretoserve_error_budget_burn{window=\"5m\", %s}) > %v" $gateways $slow $gateways $slow)
         "summary" "{{ $labels.tenant }} gets less of tier {{ $labels.tier }} than promised"
         "description" "Over an hour and over the last 5 minutes its requests missed their targets {{ $value | humanize }} times as often as the tier's percentile allows.") | nindent 4 }}
 - name: paretoserve-causes

@@ -10,6 +10,9 @@ from typing import Any
 
 import pytest
 import yaml
+from ray.autoscaler._private.kuberay.autoscaling_config import (
+    _derive_autoscaling_config_from_ray_cr,
+)
 from tests.support import kube_schemas, kuberay_rules, pod_security
 from tests.support.chart import (
     CHART,
@@ -162,6 +165,25 @@ def test_an_executor_has_a_pod_of_its_own(name: str) -> None:
             assert group["maxReplicas"] == 64
         else:
             assert group["minReplicas"] == group["maxReplicas"] == group["replicas"]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_rays_autoscaler_knows_what_a_pod_brings(name: str) -> None:
+    """Read by Ray itself: each group's pod has room for its executor, and no other group's has."""
+    objects = rendered(name)
+    service = one(objects, "RayService")
+    cluster = {"metadata": service["metadata"], "spec": service["spec"]["rayClusterConfig"]}
+    types = _derive_autoscaling_config_from_ray_cr(cluster)["available_node_types"]
+    assert types.pop("headgroup")["resources"]["CPU"] == 0
+    for deployment in serve_config(objects)["applications"][0]["deployments"]:
+        actor = deployment["ray_actor_options"]
+        wanted = {"CPU": actor["num_cpus"], "GPU": actor.get("num_gpus", 0), **actor["resources"]}
+        fitting = [
+            group
+            for group, node in types.items()
+            if all(node["resources"].get(key, 0) >= need for key, need in wanted.items())
+        ]
+        assert fitting == [deployment["name"]]
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -20,8 +20,10 @@ RUN apt-get update \
  && apt-get install -y --no-install-recommends wget \
  && rm -rf /var/lib/apt/lists/*
 COPY --from=build /opt/ray /opt/ray
-# KubeRay may start Ray from a login shell, which sets PATH anew.
-RUN ln -s /opt/ray/bin/ray /opt/ray/bin/serve /opt/ray/bin/paretoserve /usr/local/bin/
+# KubeRay may run what it runs from a login shell, which sets PATH anew: `ray`, and `python` with Ray in
+# the Job that cleans Redis.
+RUN ln -s /opt/ray/bin/ray /opt/ray/bin/serve /opt/ray/bin/paretoserve /usr/local/bin/ \
+ && echo "PATH=/opt/ray/bin:\$PATH" > /etc/profile.d/ray.sh
 # Nodes of a cluster need the same Ray and the same minor version of Python, by default the same patch
 # release too: that of the executors' image is its distribution's.
 ENV PATH=/opt/ray/bin:$PATH \

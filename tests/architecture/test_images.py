@@ -110,6 +110,11 @@ def test_what_kuberay_runs_is_on_every_shells_path(image: str) -> None:
     assert {Path(name).name for name in linked.split()} == {"ray", "serve", "paretoserve"}
 
 
+def test_python_is_rays_on_the_head_in_a_login_shell_too() -> None:
+    """KubeRay's Job that cleans Redis runs `python` in the head's image, and imports Ray."""
+    assert r'echo "PATH=/opt/ray/bin:\$PATH" > /etc/profile.d/ray.sh' in text("ray")
+
+
 @pytest.mark.parametrize("image", DOCKERFILES)
 def test_what_it_copies_is_there_and_is_sent_to_the_builder(image: str) -> None:
     rules = (ROOT / ".dockerignore").read_text().splitlines()

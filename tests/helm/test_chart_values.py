@@ -142,6 +142,10 @@ SENTENCES: list[tuple[dict[str, Any], str]] = [
     ({"documents": {"tenants": None}}, "there are no tenants, so nobody could call"),
     ({"smoke": {"tier": "gold"}}, 'smoke.tier is "gold", which is not there'),
     ({"serviceAccounts": {"create": False}}, "serviceAccounts.gateway is empty; name an account"),
+    ({"gateway": {"extraVolumeMounts": [{"name": "x", "mountPath": "/tmp"}]}}, 'gateway: extraVolumeMounts has "/tmp", where the chart mounts something itself'),
+    ({"gateway": {"extraVolumeMounts": [{"name": "x", "mountPath": "/etc/paretoserve/tiers"}]}}, 'gateway: extraVolumeMounts has "/etc/paretoserve/tiers"'),
+    ({"gateway": {"extraVolumes": [{"name": "tenants"}]}}, 'gateway: extraVolumes has "tenants", which is a volume of the chart'),
+    ({"profileDefaults": {"extraVolumes": [{"name": "shared-mem"}]}}, 'profile balanced: extraVolumes has "shared-mem", which is a volume of the chart'),
     ({"fullnameOverride": "x" * 48}, "48 characters long, and the operator takes at most 47; set fullnameOverride"),
     ({"fullnameOverride": "8b"}, '"8b", which the operator refuses: a-z, 0-9 and hyphens, beginning with a letter'),
 ]  # fmt: skip

@@ -156,10 +156,25 @@ is what only Kubernetes, the operator or Ray would find out, after the install.
 {{- if and $profile.gpu.resourceClaimTemplate $profile.onCPU -}}
 {{- $problems = append $problems (printf "%s: runs on CPU and claims devices; remove gpu.resourceClaimTemplate" $where) -}}
 {{- end -}}
-{{- range $profile.extraVolumeMounts -}}
-{{- if or (eq .mountPath "/etc/paretoserve") (hasPrefix "/etc/paretoserve/" .mountPath) (eq .mountPath "/dev/shm") -}}
+{{- $problems = concat $problems (fromJsonArray (include "paretoserve.problems.volumes" (dict "where" $where "pod" $profile "paths" (list "/dev/shm") "names" (list "shared-mem")))) -}}
+{{- end -}}
+{{- toJson $problems -}}
+{{- end -}}
+
+{{/* Volumes of a pod that the chart's own are in the way of: (dict "where" "pod" "paths" "names"). */}}
+{{- define "paretoserve.problems.volumes" -}}
+{{- $problems := list -}}
+{{- $where := .where -}}
+{{- $paths := .paths -}}
+{{- $names := concat .names (list "documents" "models" "parity" "profiles") -}}
+{{- range .pod.extraVolumeMounts -}}
+{{- if or (has .mountPath $paths) (eq .mountPath "/etc/paretoserve") (hasPrefix "/etc/paretoserve/" .mountPath) -}}
 {{- $problems = append $problems (printf "%s: extraVolumeMounts has %q, where the chart mounts something itself; choose another path" $where .mountPath) -}}
 {{- end -}}
+{{- end -}}
+{{- range .pod.extraVolumes -}}
+{{- if has .name $names -}}
+{{- $problems = append $problems (printf "%s: extraVolumes has %q, which is a volume of the chart; choose another name" $where .name) -}}
 {{- end -}}
 {{- end -}}
 {{- toJson $problems -}}
@@ -212,6 +227,7 @@ is what only Kubernetes, the operator or Ray would find out, after the install.
 {{- define "paretoserve.problems.gateway" -}}
 {{- $problems := list -}}
 {{- $gateway := .Values.gateway -}}
+{{- $problems = concat $problems (fromJsonArray (include "paretoserve.problems.volumes" (dict "where" "gateway" "pod" $gateway "paths" (list "/tmp") "names" (list "tenants" "tiers" "tmp")))) -}}
 {{- if eq (int $gateway.httpPort) (int $gateway.grpcPort) -}}
 {{- $problems = append $problems (printf "gateway.httpPort and gateway.grpcPort are both %d; they are two servers" (int $gateway.httpPort)) -}}
 {{- end -}}

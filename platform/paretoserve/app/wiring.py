@@ -16,7 +16,7 @@ from paretoserve.domain.replica import Health, ReplicaState
 from paretoserve.gateway.discovery import Discovery
 from paretoserve.gateway.fleet_links import FleetLinks
 from paretoserve.gateway.grpc_server import GrpcServer
-from paretoserve.gateway.http_server import create_app
+from paretoserve.gateway.http_server import create_admin_app, create_app
 from paretoserve.gateway.lifecycle import Lifecycle
 from paretoserve.ledger.attainment import Attainment
 from paretoserve.ledger.ledger import Ledger
@@ -33,8 +33,9 @@ READINESS_EVERY_S = 0.1
 class GatewayService:
     """A gateway with its gRPC and HTTP servers, on the event loop that calls `start`.
 
-    `http` and `grpc` are host:port; port 0 takes a free one, and `http_address` and
-    `grpc_address` say which once started.
+    `http`, `grpc` and `admin` are host:port; port 0 takes a free one, and `http_address`,
+    `grpc_address` and `admin_address` say which once started. `admin`, where there is one, answers
+    probes too, and is where metrics are; without it they are on `http`.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class GatewayService:
         *,
         http: str = "127.0.0.1:8000",
         grpc: str = "127.0.0.1:9000",
+        admin: str = "",
         gateway_id: str = "",
         telemetry: TelemetrySettings | None = None,
     ) -> None:
@@ -52,7 +54,7 @@ class GatewayService:
         Raises EngineError for a bad tokenizer, OSError for a folder of the decision log that
         cannot be written to.
         """
-        self.http_address, self.grpc_address = http, grpc
+        self.http_address, self.grpc_address, self.admin_address = http, grpc, admin
         self.ledger = Ledger()
         self.fleet = Fleet()
         gateway_id = gateway_id or f"gateway-{secrets.token_hex(4)}"
@@ -85,6 +87,7 @@ class GatewayService:
         self._stopping = False
         self._telling: asyncio.Task[None] | None = None
         app = create_app(self._lifecycle, ready=self.ready)
+        admin_app = create_admin_app(self.ready)
         if self.telemetry is not None:
             self.telemetry.watch_fleet(self._replicas, self.fleet.reserved)
             self.telemetry.watch_held(lambda: router.held)
@@ -92,13 +95,16 @@ class GatewayService:
             self.telemetry.policy.watch_in_force(
                 lambda: self.reloader.in_force if self.reloader is not None else None
             )
-            app.routes.append(metrics_route(self.telemetry))
+            (admin_app if admin else app).routes.append(metrics_route(self.telemetry))
         self._http = HttpListener(app, http)
+        self._admin = HttpListener(admin_app, admin) if admin else None
 
     async def start(self) -> None:
         """Find the executors and listen. Raises OSError or RuntimeError for a taken port."""
         await self._links.start()
         self._lifecycle.start()
+        if self._admin is not None:
+            self.admin_address = await self._admin.start()
         self.http_address = await self._http.start()
         port = await self._grpc.start()
         self.grpc_address = f"{self.grpc_address.rpartition(':')[0]}:{port}"
@@ -116,6 +122,8 @@ class GatewayService:
         if self.reloader is not None:
             await self.reloader.stop()
         await asyncio.gather(self._grpc.stop(grace_s), self._http.stop(grace_s))
+        if self._admin is not None:
+            await self._admin.stop(0.0)
         await self._lifecycle.stop()
         await self._links.close()
         await self._observing.close()

@@ -11,7 +11,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
 
 from paretoserve.domain.conversation import ModelInfo, TextDelta, TokenText
 from paretoserve.domain.errors import EngineError, InvalidRequest, ModelNotFound
@@ -38,11 +38,22 @@ def create_app(serving: Serving, *, ready: Callable[[], bool] = lambda: True) ->
             _post("/v1/explain", api.explain),
             Route("/v1/models", Endpoint(api.models), methods=["GET"]),
             Route("/v1/models/{model:path}", Endpoint(api.model), methods=["GET"]),
-            Route("/health", _health, methods=["GET"]),
-            Route("/ready", _readiness(ready), methods=["GET"]),
+            *_probes(ready),
         ],
         exception_handlers={HTTPException: _no_such_route},
     )
+
+
+def create_admin_app(ready: Callable[[], bool]) -> Starlette:
+    """What is asked of the process itself; clients that fill the API's listener are none of it."""
+    return Starlette(routes=_probes(ready), exception_handlers={HTTPException: _no_such_route})
+
+
+def _probes(ready: Callable[[], bool]) -> list[BaseRoute]:
+    return [
+        Route("/health", _health, methods=["GET"]),
+        Route("/ready", _readiness(ready), methods=["GET"]),
+    ]
 
 
 def _post(path: str, handle: Callable[[Exchange], Any]) -> Route:

@@ -39,6 +39,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--http", default="127.0.0.1:8000", metavar="HOST:PORT")
     parser.add_argument("--grpc", default="127.0.0.1:9000", metavar="HOST:PORT")
     parser.add_argument(
+        "--admin",
+        default="",
+        metavar="HOST:PORT",
+        help="an address for probes and metrics, which are then not where clients are",
+    )
+    parser.add_argument(
         "--grace", type=float, default=30.0, help="seconds that streams may take to end at stop"
     )
 
@@ -64,6 +70,7 @@ async def _serve(
         discovery,
         http=options.http,
         grpc=options.grpc,
+        admin=options.admin,
         telemetry=load_telemetry(options.deployment),
     )
     await service.start()

@@ -58,6 +58,7 @@ BY_PATH: dict[str, Schema] = {
     "ray.autoscaler.upscalingMode": one_of("Default", "Conservative", "Aggressive"),
     "gateway.httpPort": PORT,
     "gateway.grpcPort": PORT,
+    "gateway.adminPort": PORT,
     "gateway.autoscaling.type": one_of("none", "hpa", "keda"),
     "gateway.autoscaling.minReplicas": whole(1),
     "gateway.autoscaling.maxReplicas": whole(1),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import copy
 import re
 from concurrent.futures import ThreadPoolExecutor
@@ -28,6 +29,8 @@ from tests.support.chart import (
     run_helm,
     serve_config,
 )
+
+from paretoserve.app.commands import gateway as gateway_command
 
 CASES = cases()
 EVERYTHING = "everything"
@@ -224,6 +227,22 @@ def test_ports_say_what_they_speak(name: str) -> None:
             assert port["name"].startswith("serve")
             grpc = port["name"] == "serve-grpc"
             assert port["appProtocol"] == ("kubernetes.io/h2c" if grpc else "http")
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_metrics_are_not_where_clients_are(name: str) -> None:
+    objects = rendered(name)
+    gateway = one(objects, "Deployment")
+    container = gateway["spec"]["template"]["spec"]["containers"][0]
+    admin = next(p["containerPort"] for p in container["ports"] if p["name"] == "admin")
+    parser = argparse.ArgumentParser()
+    gateway_command.add_arguments(parser)
+    options = parser.parse_args(container["command"][2:])
+    assert options.admin == f"0.0.0.0:{admin}"
+    assert container["livenessProbe"]["httpGet"]["port"] == "admin"
+    service = one(objects, "Service", gateway["metadata"]["name"])
+    assert admin not in [port["port"] for port in service["spec"]["ports"]]
+    assert "admin" not in [port["targetPort"] for port in service["spec"]["ports"]]
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -228,8 +228,8 @@ is what only Kubernetes, the operator or Ray would find out, after the install.
 {{- $problems := list -}}
 {{- $gateway := .Values.gateway -}}
 {{- $problems = concat $problems (fromJsonArray (include "paretoserve.problems.volumes" (dict "where" "gateway" "pod" $gateway "paths" (list "/tmp") "names" (list "tenants" "tiers" "tmp")))) -}}
-{{- if eq (int $gateway.httpPort) (int $gateway.grpcPort) -}}
-{{- $problems = append $problems (printf "gateway.httpPort and gateway.grpcPort are both %d; they are two servers" (int $gateway.httpPort)) -}}
+{{- if lt (list (int $gateway.httpPort) (int $gateway.grpcPort) (int $gateway.adminPort) | uniq | len) 3 -}}
+{{- $problems = append $problems (printf "gateway.httpPort, grpcPort and adminPort are %d, %d and %d; they are three servers" (int $gateway.httpPort) (int $gateway.grpcPort) (int $gateway.adminPort)) -}}
 {{- end -}}
 {{- if and (ne $gateway.autoscaling.type "none") (lt (int $gateway.autoscaling.maxReplicas) (int $gateway.autoscaling.minReplicas)) -}}
 {{- $problems = append $problems (printf "gateway.autoscaling.maxReplicas is %d, less than minReplicas, %d" (int $gateway.autoscaling.maxReplicas) (int $gateway.autoscaling.minReplicas)) -}}

@@ -92,7 +92,7 @@ class PolicyDocument(Document):
         ".inf to fill it whatever was promised",
     )
     pack: float = Field(
-        default=0.8,
+        default=0.9,
         ge=0,
         le=1,
         description="share of its targets up to which a replica is filled before the next one; 0 "

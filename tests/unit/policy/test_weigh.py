@@ -56,7 +56,7 @@ def test_tight_requests_fill_replicas_from_the_first_one_on() -> None:
 def test_as_far_as_is_comfortable() -> None:
     """At 80% of the promise, 1.6 ms, a fast replica is filled so far."""
     filled = state("fast-0", running=12, tightest_tpot_ms=2.0)
-    assert chosen(TIGHT, filled, state("fast-1")) == "fast-1"
+    assert chosen(TIGHT, filled, state("fast-1"), pack=0.8) == "fast-1"
     assert chosen(TIGHT, filled, state("fast-1"), pack=1.0) == "fast-0"
 
 
@@ -73,7 +73,7 @@ def test_loose_requests_keep_out_of_tight_company_while_there_is_room_elsewhere(
 def test_where_nothing_is_comfortable_the_soonest_done_is_the_best() -> None:
     """None of both is below 80% of the promise."""
     states = (state("fast-0", running=15), state("fast-1", running=12))
-    assert chosen(TIGHT, *states) == "fast-1"
+    assert chosen(TIGHT, *states, pack=0.8) == "fast-1"
 
 
 @pytest.mark.parametrize(

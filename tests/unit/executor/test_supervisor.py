@@ -204,6 +204,15 @@ async def test_an_executor_that_others_drained_is_left_alone_and_not_started_aga
         assert supervisor.status.state is SupervisorState.STOPPED
 
 
+async def test_one_that_is_drained_before_it_serves_never_will_and_is_not_started_again():
+    async with supervised("drained") as supervisor:
+        with pytest.raises(EngineError, match="draining: drained before it served"):
+            await asyncio.wait_for(supervisor.start(), 20)
+        await asyncio.sleep(4 * SOON.cap_s)
+        assert supervisor.status.state is SupervisorState.DRAINING
+        assert supervisor.status.restarts == 0
+
+
 async def until_async(supervisor: ExecutorSupervisor, running: int) -> None:
     async with asyncio.timeout(20):
         while True:

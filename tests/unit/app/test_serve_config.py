@@ -65,6 +65,7 @@ def test_a_missing_file_is_a_config_error(tmp_path):
         ({"deployment": str(LOCAL), "executors": {"fastest": {}}}, "fastest"),
         ({"deployment": str(LOCAL), "executor_port": 70000}, "executor_port"),
         ({"deployment": str(LOCAL), "gateway": "elsewhere"}, "gateway"),
+        ({"deployment": str(LOCAL), "drain_grace_s": 3601}, "drain_grace_s"),
         ({"deployment": "/no/such/folder"}, "/no/such/folder"),
     ],
 )

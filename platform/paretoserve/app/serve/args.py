@@ -11,6 +11,7 @@ from pathlib import Path
 from pydantic import Field
 
 from paretoserve.domain.document import Document
+from paretoserve.executor.service import MAX_GRACE_S
 from paretoserve.executor.watchdog import STALL_AFTER_S
 
 GATEWAY = "gateway"
@@ -56,7 +57,10 @@ class Args(Document):
         description="port that every executor listens on, one of them per host; 0 takes a free one",
     )
     drain_grace_s: float = Field(
-        default=30.0, ge=0, description="how long running streams may go on at scale-down"
+        default=30.0,
+        ge=0,
+        le=MAX_GRACE_S,
+        description="how long running streams may go on at scale-down",
     )
     settle_s: float = Field(
         default=5.0,

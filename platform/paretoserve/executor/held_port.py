@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 import sys
 import time
@@ -53,10 +54,11 @@ class HeldPort:
             try:
                 return cls(host, port)
             except OSError as error:
-                if not port or time.monotonic() >= deadline:
+                taken = port and error.errno == errno.EADDRINUSE
+                if not taken or time.monotonic() >= deadline:
+                    whose = ": another executor or program has this port" if taken else ""
                     raise Unavailable(
-                        f"cannot listen on {host}:{port}: {error.strerror}"
-                        + (": another executor or program has this port" if port else "")
+                        f"cannot listen on {host}:{port}: {error.strerror}{whose}"
                     ) from error
             await asyncio.sleep(_RETRY_S)
 

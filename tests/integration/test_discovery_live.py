@@ -167,14 +167,42 @@ def _reachable(http: str) -> bool:
     ("options", "said"),
     [
         ((), "no executor: give --executor or --discover"),
-        (("--discover=fats=x:1",), "--discover fats=x:1: write PROFILE=HOST:PORT with one of fast"),
-        (("--discover=fast=x",), "write PROFILE=HOST:PORT"),
-        (("--executor=fast=127.0.0.1:0",), "write PROFILE=HOST:PORT"),
+        (
+            ("--discover=fats=x:1",),
+            "--discover fats=x:1: write PROFILE=HOST:PORT; profiles are fast, wide",
+        ),
+        (("--discover=fast=x",), "write PROFILE=HOST:PORT; of 'x': it must be HOST:PORT"),
+        (("--discover=fast=[]:1",), "write PROFILE=HOST:PORT; of '[]:1'"),
+        (("--discover=fast=::1:50051",), "an IPv6 address in brackets"),
+        (("--executor=fast=127.0.0.1:0",), "the port 1 to 65535"),
         (("--executor=fast=127.0.0.1:http",), "write PROFILE=HOST:PORT"),
+        (("--executor=fast=x:1", "--executor=fast=x:1"), "--executor fast=x:1: given twice"),
+        (("--discover=fast=x:1", "--discover=fast=x:1"), "--discover fast=x:1: given twice"),
+        (("--executor=fast=x:1", "--http=203.0.113.7:0"), "cannot listen on 203.0.113.7:0: Cannot"),
+        (("--executor=fast=x:1", "--grpc=203.0.113.7:0"), "cannot listen on 203.0.113.7:0"),
     ],
 )
 def test_a_bad_option_says_what_would_be_right(
     folder: Path, capsys: pytest.CaptureFixture[str], options: tuple[str, ...], said: str
 ) -> None:
-    assert main(["gateway", "--deployment", str(folder), *options]) == 1
+    listen = ("--http=127.0.0.1:0", "--grpc=127.0.0.1:0")
+    assert main(["gateway", "--deployment", str(folder), *listen, *options]) == 1
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ("--http=x", "'x': it must be HOST:PORT, the port 0 to 65535"),
+        ("--http=:8000", "':8000': it must be HOST:PORT"),
+        ("--grpc=127.0.0.1:99999", "'127.0.0.1:99999': it must be HOST:PORT"),
+        ("--grace=nan", "'nan' is not a number 0 or more"),
+        ("--grace=-1", "'-1' is not a number 0 or more"),
+    ],
+)
+def test_what_cannot_be_an_option_is_refused(
+    folder: Path, capsys: pytest.CaptureFixture[str], option: str, said: str
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["gateway", "--deployment", str(folder), "--executor=fast=x:1", option])
     assert said in capsys.readouterr().err

@@ -26,7 +26,7 @@ from paretoserve.app.telemetry import load_telemetry
 from paretoserve.domain.errors import EngineError, ParetoserveError, Unavailable
 from paretoserve.executor.catalog import create
 from paretoserve.executor.contract import Engine
-from paretoserve.executor.engine_server import EngineServer
+from paretoserve.executor.engine_server import EngineServer, listen_address
 from paretoserve.executor.event_loop import new_event_loop
 from paretoserve.executor.held_port import HeldPort
 from paretoserve.executor.observe import OnSubmit, observe_nothing
@@ -137,12 +137,12 @@ def _port_to_itself(options: argparse.Namespace) -> Iterator[None]:
 
     Raises Unavailable.
     """
-    host, _, port = options.listen.rpartition(":")
-    if options.parent_pid is not None or not port.isdigit() or port == "0":
+    at = listen_address(options.listen)
+    if options.parent_pid is not None or at.port == 0:
         yield
         return
     try:
-        held = HeldPort(host.strip("[]"), int(port))
+        held = HeldPort(at.host, at.port)
     except OSError as error:
         raise Unavailable(f"cannot listen on {options.listen}: {error.strerror}") from error
     try:

@@ -96,7 +96,7 @@ class GatewayService:
         self._http = HttpListener(app, http)
 
     async def start(self) -> None:
-        """Find the executors and listen. Raises OSError or RuntimeError for a taken port."""
+        """Find the executors and listen. Raises Unavailable for a taken port."""
         await self._links.start()
         self._lifecycle.start()
         self.http_address = await self._http.start()

@@ -9,6 +9,7 @@ import sys
 import time
 from typing import Self
 
+from paretoserve.domain.address import Address
 from paretoserve.domain.errors import Unavailable
 
 _RETRY_S = 0.25
@@ -40,7 +41,7 @@ class HeldPort:
             self.release()
             raise
         port = self._socket.getsockname()[1]
-        self.address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        self.address = str(Address(host, port))
 
     @classmethod
     async def take(cls, host: str, port: int, patience_s: float) -> Self:
@@ -58,7 +59,7 @@ class HeldPort:
                 if not taken or time.monotonic() >= deadline:
                     whose = ": another executor or program has this port" if taken else ""
                     raise Unavailable(
-                        f"cannot listen on {host}:{port}: {error.strerror}{whose}"
+                        f"cannot listen on {Address(host, port)}: {error.strerror}{whose}"
                     ) from error
             await asyncio.sleep(_RETRY_S)
 

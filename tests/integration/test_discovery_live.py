@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, suppress
@@ -154,6 +155,24 @@ def test_a_gateway_that_drains_says_so_and_lets_streams_end(
     watched.cancel()
     assert stream.completed().usage.completion_tokens == 300
     assert program.process.wait(30) == 0
+
+
+def test_a_second_sigterm_ends_it_at_once(folder: Path, port: int, start: ExitStack) -> None:
+    start.enter_context(executor(folder, "fast", f"127.0.0.8:{port}"))
+    program, http, address = start.enter_context(
+        gateway(folder, f"--discover=fast=127.0.0.8:{port}")
+    )
+    until(lambda: ready(http), "ready")
+    client = Client(address)
+    start.callback(client.close)
+    stream = client.generate("fast-first", max_tokens=4000)
+    stream.wait_flowing()
+    program.process.terminate()
+    until(lambda: not _reachable(http), "no new connections", 10)
+    program.process.terminate()
+    assert program.process.wait(5) == 128 + signal.SIGTERM
+    with pytest.raises(grpc.RpcError):
+        stream.completed()
 
 
 def _reachable(http: str) -> bool:

@@ -13,7 +13,6 @@ import asyncio
 import contextlib
 import json
 import os
-import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import cast
 
 from paretoserve.app.config import ConfigError, load_profiles
+from paretoserve.app.ending import on_signals
 from paretoserve.app.option_types import not_negative, positive
 from paretoserve.app.telemetry import load_telemetry
 from paretoserve.domain.errors import EngineError, ParetoserveError, Unavailable
@@ -35,7 +35,6 @@ from paretoserve.executor.watchdog import STALL_AFTER_S
 from paretoserve.telemetry import start
 
 EXIT_FAILED = 1
-EXIT_AT_ONCE = 128 + signal.SIGTERM
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -126,7 +125,7 @@ async def _run(engine: Engine, on_submit: OnSubmit, options: argparse.Namespace)
     EngineError when its engine fails later.
     """
     ending = asyncio.Event()
-    _on_signals(ending)
+    on_signals(ending)
     with _port_to_itself(options):
         await _serve(engine, on_submit, options, ending)
 
@@ -173,18 +172,6 @@ async def _serve(
     finally:
         starting.cancel()
         await server.stop(0.0 if orphaned.done() else options.grace)
-
-
-def _on_signals(ending: asyncio.Event) -> None:
-    """The first SIGTERM or SIGINT begins the end; the second is the end."""
-
-    def end() -> None:
-        if ending.is_set():
-            os._exit(EXIT_AT_ONCE)
-        ending.set()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, end)
 
 
 def _say_ready(address: str, executor_id: str, ready_file: Path | None) -> None:

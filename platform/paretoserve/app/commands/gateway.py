@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
-import signal
 from collections import Counter
 from functools import partial
 from pathlib import Path
 
 from paretoserve.app.config import ConfigError
+from paretoserve.app.ending import on_signals
 from paretoserve.app.option_types import listening, not_negative
 from paretoserve.app.parity.gate import load_served
 from paretoserve.app.reload import Loaded, Source
@@ -50,7 +50,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Serve until SIGINT or SIGTERM, then drain. Changed documents are taken over meanwhile."""
+    """Serve until SIGINT or SIGTERM, then drain; a second one ends it at once. Changed documents are
+    taken over meanwhile.
+    """
     logging.basicConfig(format="%(message)s")
     logging.getLogger("paretoserve").setLevel(logging.INFO)
     source = Source(options.deployment, partial(load_served, options.deployment))
@@ -63,8 +65,7 @@ async def _serve(
     source: Source, loaded: Loaded, discovery: Discovery, options: argparse.Namespace
 ) -> None:
     stopped = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+    on_signals(stopped)
     service = GatewayService(
         loaded.deployment,
         discovery,

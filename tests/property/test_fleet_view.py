@@ -169,8 +169,10 @@ class FleetMachine(RuleBasedStateMachine):
         for replica in replicas:
             report, mine = self.reports[replica.replica_id], self.share(replica.replica_id)
             own = report.own
-            assert replica.waiting == mine.waiting + max(0, report.waiting - own.waiting)
-            told = mine.running + max(0, report.running - own.running)
+            others = max(0, report.running + report.waiting - own.running - own.waiting)
+            others_running = min(others, max(0, report.running - own.running))
+            assert replica.waiting == mine.waiting + others - others_running
+            told = mine.running + others_running
             grown = mine.running + mine.waiting - own.running - own.waiting
             assert told <= replica.running <= told + MOST_COMPANY * max(0, grown)
             told = mine.waiting_tokens + max(0, report.waiting_tokens - own.waiting_tokens)

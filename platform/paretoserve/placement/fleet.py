@@ -123,8 +123,11 @@ class _Replica:
     def _corrected(self, company: float) -> ReplicaState:
         state, known = self.state, self.state.own
         grown = max(0, len(self.own) - known.running - known.waiting)
-        others_running = max(0, state.running - known.running) + round(company * grown)
-        others_waiting = max(0, state.waiting - known.waiting)
+        # One that is not begun here, for want of its first token, may be running there.
+        others = max(0, state.running + state.waiting - known.running - known.waiting)
+        others_running = min(others, max(0, state.running - known.running))
+        others_waiting = others - others_running
+        others_running += round(company * grown)
         others_tokens = max(0, state.waiting_tokens - known.waiting_tokens) + round(
             company * max(0, self.waiting_tokens - known.waiting_tokens)
         )

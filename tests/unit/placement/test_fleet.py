@@ -72,6 +72,9 @@ def test_what_ends_holds_nothing_though_its_replica_has_not_said_so() -> None:
         ({"running": 3, "waiting": 2}, Share(1, 1), 5),
         ({}, NO_SHARE, 2),  # it has heard of none yet
         ({"running": 1}, Share(running=3), 2),  # its report is older than our share of it
+        ({"running": 2}, Share(waiting=2), 2),  # they run, and their first tokens are on their way
+        ({"running": 4}, Share(running=1, waiting=1), 4),
+        ({"waiting": 2}, Share(running=2), 2),
     ],
 )
 def test_a_report_adds_only_the_load_of_others(

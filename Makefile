@@ -6,6 +6,7 @@ TORCH ?= torch==2.13.0
 VENV := .venv
 BIN := $(VENV)/bin
 SCRATCH := out
+SHARED := -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo serve test check generate chart lock clean
@@ -34,10 +35,10 @@ serve: setup  ## Serve on 127.0.0.1:8000 (HTTP) and :9000 (gRPC) until Ctrl-C
 	@$(BIN)/paretoserve serve $(ARGS)
 
 test: setup  ## Run the whole test suite, fast tests first
-	@echo "==> Tests: pure logic and engines"
-	@$(BIN)/pytest -q tests -m "not ray" $(ARGS)
-	@echo "==> Tests: Ray clusters"
-	@$(BIN)/pytest -q tests -m ray $(ARGS)
+	@echo "==> Tests: those that can share the machine, on every core"
+	@OMP_NUM_THREADS=1 $(BIN)/pytest -q tests -m "not (live or ray)" $(SHARED) $(ARGS)
+	@echo "==> Tests: real time and Ray clusters, one after the other"
+	@$(BIN)/pytest -q tests -m "live or ray" $(ARGS)
 
 check: setup  ## Lint, types, import layers, generated code current
 	@echo "==> ruff";        $(BIN)/ruff check . && $(BIN)/ruff format --check --quiet .

@@ -17,9 +17,15 @@ settings.load_profile("patient")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Fast tests first, then those that play in real time, then those that need Ray."""
-    slow = ("ray", "live")
-    items.sort(key=lambda item: [item.get_closest_marker(mark) is not None for mark in slow])
+    """Pure logic first, then real processes, then what plays in real time, then what needs Ray."""
+    items.sort(key=_slowness)
+
+
+def _slowness(item: pytest.Item) -> int:
+    for slowness, mark in ((3, "ray"), (2, "live")):
+        if item.get_closest_marker(mark) is not None:
+            return slowness
+    return int("integration" in item.path.parts)
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, suppress
@@ -156,6 +157,24 @@ def test_a_gateway_that_drains_says_so_and_lets_streams_end(
     assert program.process.wait(30) == 0
 
 
+def test_a_second_sigterm_ends_it_at_once(folder: Path, port: int, start: ExitStack) -> None:
+    start.enter_context(executor(folder, "fast", f"127.0.0.8:{port}"))
+    program, http, address = start.enter_context(
+        gateway(folder, f"--discover=fast=127.0.0.8:{port}")
+    )
+    until(lambda: ready(http), "ready")
+    client = Client(address)
+    start.callback(client.close)
+    stream = client.generate("fast-first", max_tokens=4000)
+    stream.wait_flowing()
+    program.process.terminate()
+    until(lambda: not _reachable(http), "no new connections", 10)
+    program.process.terminate()
+    assert program.process.wait(5) == 128 + signal.SIGTERM
+    with pytest.raises(grpc.RpcError):
+        stream.completed()
+
+
 def _reachable(http: str) -> bool:
     try:
         return ready(http)
@@ -167,14 +186,42 @@ def _reachable(http: str) -> bool:
     ("options", "said"),
     [
         ((), "no executor: give --executor or --discover"),
-        (("--discover=fats=x:1",), "--discover fats=x:1: write PROFILE=HOST:PORT with one of fast"),
-        (("--discover=fast=x",), "write PROFILE=HOST:PORT"),
-        (("--executor=fast=127.0.0.1:0",), "write PROFILE=HOST:PORT"),
+        (
+            ("--discover=fats=x:1",),
+            "--discover fats=x:1: write PROFILE=HOST:PORT; profiles are fast, wide",
+        ),
+        (("--discover=fast=x",), "write PROFILE=HOST:PORT; of 'x': it must be HOST:PORT"),
+        (("--discover=fast=[]:1",), "write PROFILE=HOST:PORT; of '[]:1'"),
+        (("--discover=fast=::1:50051",), "an IPv6 address in brackets"),
+        (("--executor=fast=127.0.0.1:0",), "the port 1 to 65535"),
         (("--executor=fast=127.0.0.1:http",), "write PROFILE=HOST:PORT"),
+        (("--executor=fast=x:1", "--executor=fast=x:1"), "--executor fast=x:1: given twice"),
+        (("--discover=fast=x:1", "--discover=fast=x:1"), "--discover fast=x:1: given twice"),
+        (("--executor=fast=x:1", "--http=203.0.113.7:0"), "cannot listen on 203.0.113.7:0: Cannot"),
+        (("--executor=fast=x:1", "--grpc=203.0.113.7:0"), "cannot listen on 203.0.113.7:0"),
     ],
 )
 def test_a_bad_option_says_what_would_be_right(
     folder: Path, capsys: pytest.CaptureFixture[str], options: tuple[str, ...], said: str
 ) -> None:
-    assert main(["gateway", "--deployment", str(folder), *options]) == 1
+    listen = ("--http=127.0.0.1:0", "--grpc=127.0.0.1:0")
+    assert main(["gateway", "--deployment", str(folder), *listen, *options]) == 1
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ("--http=x", "'x': it must be HOST:PORT, the port 0 to 65535"),
+        ("--http=:8000", "':8000': it must be HOST:PORT"),
+        ("--grpc=127.0.0.1:99999", "'127.0.0.1:99999': it must be HOST:PORT"),
+        ("--grace=nan", "'nan' is not a number 0 or more"),
+        ("--grace=-1", "'-1' is not a number 0 or more"),
+    ],
+)
+def test_what_cannot_be_an_option_is_refused(
+    folder: Path, capsys: pytest.CaptureFixture[str], option: str, said: str
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["gateway", "--deployment", str(folder), "--executor=fast=x:1", option])
     assert said in capsys.readouterr().err

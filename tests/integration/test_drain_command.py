@@ -95,6 +95,15 @@ async def test_nothing_that_answers_is_an_error() -> None:
     assert re.match("no executor answers at 127.0.0.1:9", said)
 
 
+@pytest.mark.parametrize("address", ["x", "127.0.0.1:0", "127.0.0.1:99999", ":1", "http://x:1"])
+def test_what_is_no_address_is_not_taken_for_an_executor_that_has_ended(
+    address: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["drain", address])
+    assert f"{address!r}: it must be HOST:PORT, the port 1 to 65535" in capsys.readouterr().err
+
+
 def test_a_grace_that_no_executor_takes_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     for grace in ("-1", "nan", "3601"):
         assert main(["drain", "127.0.0.1:9", f"--grace={grace}"]) == 1

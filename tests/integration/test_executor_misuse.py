@@ -175,9 +175,12 @@ async def test_a_reader_that_does_not_read_is_cut_and_delays_nobody(monkeypatch)
         await frames.write(up("long"))
         fill = "y" * 50_000  # so that what goes unread fills the flow-control window soon
         await frames.initial_metadata()
+        attached = it.server._service._attachments
+        while not attached:
+            await asyncio.sleep(0.002)
         deadline = time.monotonic() + 20
         number = 0
-        while it.server._service._attachments and time.monotonic() < deadline:
+        while attached and time.monotonic() < deadline:
             bad = pb.Submit(request_id=f"{number}{fill}")
             with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
                 await frames.write(pb.AttachRequest(submit=bad))

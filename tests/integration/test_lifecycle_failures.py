@@ -97,7 +97,7 @@ async def test_killed_with_nowhere_else_to_go_is_replica_lost_and_free(tmp_path:
         world.discovery.tell({"r1": Endpoint("fast", address)})
         await world.until_serving(1)
         running = asyncio.create_task(world.collect(call()))
-        await until(lambda: world.fleet.snapshot(0).replicas[0].running == 1)
+        await until(lambda: world.fleet._replicas["r1"].state.running == 1)
         process.kill()
         with pytest.raises(ReplicaLost) as lost:
             await running

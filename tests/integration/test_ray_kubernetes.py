@@ -18,9 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from ray_nodes import RayNodes, ray_folder, ray_nodes
-from tests.support.chart import render
+from tests.support.chart import Object, mounted, one, render, serve_config
 from toy_platform import (
     Client,
     Program,
@@ -51,35 +50,55 @@ def free_port(first: int = 0) -> int:
     raise AssertionError(f"no port is free from {first} on")
 
 
+def _write(folder: Path) -> Path:
+    """Profiles fast, wide, and idle, which has no executor; the model where nodes have theirs."""
+    write_deployment(folder)
+    idle = (folder / "profiles" / "wide.yaml").read_text().replace("name: wide", "name: idle")
+    (folder / "profiles" / "idle.yaml").write_text(idle)
+    (folder / "model").rename(folder.parent / "model")
+    (folder / "model").symlink_to(folder.parent / "model")
+    return folder
+
+
+def _values(folder: Path, port: int) -> Object:
+    values = chart_values(folder, str(folder.parent))
+    values["documents"]["telemetry"] = {"metrics": "none"}
+    return values | {
+        "ray": {"executorPort": port, "drainGraceSeconds": 30},
+        "profiles": {"wide": {"replicas": 2}, "idle": {"replicas": 0}},
+        "modelVolume": {"mountPath": ""},
+    }
+
+
 class Here:
     """The deployment, what the chart makes of it, and the names under which executors are found."""
 
     def __init__(self, folder: Path, port: int) -> None:
-        self.folder = folder
         self.port = port
-        values = chart_values(folder, "/models") | {
-            "ray": {"executorPort": port, "drainGraceSeconds": 30},
-            "profiles": {"wide": {"replicas": 2}},
-            "modelVolume": {"mountPath": ""},
-        }
-        self._objects = {each["kind"]: each for each in render(values)}
-        groups = self._objects["RayService"]["spec"]["rayClusterConfig"]["workerGroupSpecs"]
-        self._groups = {group["groupName"]: group for group in groups}
-        (folder / "names").mkdir()
+        objects = render(_values(_write(folder / "written"), port))
+        cluster = one(objects, "RayService")["spec"]["rayClusterConfig"]
+        self._gateways = one(objects, "Deployment")["spec"]["template"]
+        self._groups = {group["groupName"]: group for group in cluster["workerGroupSpecs"]}
+        self._in_ray, self._in_gateways = folder / "ray", folder / "gateways"
+        mounted(objects, self._in_ray, cluster["headGroupSpec"]["template"])
+        mounted(objects, self._in_gateways, self._gateways)
+        (self._in_gateways / "names").mkdir()
+        self._serve = serve_config(objects)
 
     def name(self, **hosts: list[str]) -> None:
         """From now on a profile's name has these hosts; what its headless Service does."""
         for option in self._discover():
             profile, _, address = option.removeprefix("--discover=").partition("=")
-            (self.folder / "new").write_text(" ".join(hosts[profile]))
-            (self.folder / "new").rename(self.folder / "names" / address.rpartition(":")[0])
+            new = self._in_gateways / "new"
+            new.write_text(" ".join(hosts.get(profile, [])))
+            new.rename(self._in_gateways / "names" / address.rpartition(":")[0])
 
     def serve_config(self) -> dict[str, Any]:
         """As rendered, but for where the documents are, and no longer than here suffices."""
-        document = yaml.safe_load(self._objects["RayService"]["spec"]["serveConfigV2"])
+        document = copy.deepcopy(self._serve)
         args = document["applications"][0]["args"]
         assert args["deployment"] == "/etc/paretoserve"
-        args |= {"deployment": str(self.folder), "settle_s": 3.5}
+        args |= {"deployment": str(self._in_ray), "settle_s": 3.5}
         return document
 
     def resources(self, profile: str) -> dict[str, float]:
@@ -87,7 +106,7 @@ class Here:
         return {name: float(count) for name, count in self._groups[profile]["resources"].items()}
 
     def gateway(self) -> AbstractContextManager[tuple[Program, str, str]]:
-        return gateway(self.folder, *self._discover())
+        return gateway(self._in_gateways, *self._discover())
 
     def pre_stop(self, host: str) -> int:
         """The exit status of the hook of the host's pod."""
@@ -103,7 +122,7 @@ class Here:
         return asyncio.run(_executor_id(f"{host}:{self.port}"))
 
     def _discover(self) -> list[str]:
-        (container,) = self._objects["Deployment"]["spec"]["template"]["spec"]["containers"]
+        (container,) = self._gateways["spec"]["containers"]
         return [option for option in container["command"] if option.startswith("--discover=")]
 
 
@@ -131,7 +150,7 @@ def changed(
     for deployment in application["deployments"]:
         if deployment["name"] == "wide":
             deployment["num_replicas"] = wide
-        else:
+        if deployment["name"] == "fast":
             deployment["ray_actor_options"]["num_cpus"] = fast_cpus
     return document
 
@@ -139,7 +158,7 @@ def changed(
 @pytest.fixture(scope="module")
 def here(tmp_path_factory: pytest.TempPathFactory) -> Here:
     port = free_port(9500)  # the chart takes none that Ray or Linux give out at random
-    return Here(write_deployment(tmp_path_factory.mktemp("deployment")), port)
+    return Here(tmp_path_factory.mktemp("deployment"), port)
 
 
 @pytest.fixture(scope="module")

@@ -43,6 +43,8 @@ class FleetMachine(RuleBasedStateMachine):
         self.mine: dict[str, Sent] = {}
         self.reports: dict[str, ReplicaState] = {}
         self.lives = dict.fromkeys(REPLICAS, 0)
+        self.ended: dict[str, list[Sent]] = {name: [] for name in REPLICAS}
+        """Released since the last report of the replica's present life."""
         self.past: dict[str, list[Share]] = {name: [NO_SHARE] for name in REPLICAS}
 
     def on(self, name: str) -> list[Sent]:
@@ -54,7 +56,10 @@ class FleetMachine(RuleBasedStateMachine):
         ]
 
     def share(self, name: str) -> Share:
-        there = self.on(name)
+        """What it has there."""
+        return self.sum_of(self.on(name))
+
+    def sum_of(self, there: list[Sent]) -> Share:
         begun = sum(one.tokens > 0 for one in there)
         return Share(
             begun,
@@ -93,12 +98,15 @@ class FleetMachine(RuleBasedStateMachine):
     @rule(request_id=consumes(sent))
     def release(self, request_id: str) -> None:
         self.fleet.release(request_id)
-        self.mine.pop(request_id, None)
+        one = self.mine.pop(request_id, None)
+        if one is not None and one.life == self.lives[one.ticket.replica_id]:
+            self.ended[one.ticket.replica_id].append(one)
 
     @rule(name=replica_names)
     def look(self, name: str) -> None:
         """What a watcher would remember for a report that is on its way."""
-        assert self.fleet.share(name) == (self.share(name) if name in self.reports else NO_SHARE)
+        there = self.on(name) + self.ended[name]
+        assert self.fleet.share(name) == (self.sum_of(there) if name in self.reports else NO_SHARE)
         self.past[name].append(self.fleet.share(name))
 
     @rule(name=replica_names, age=some, others=st.tuples(some, some, some, some), data=st.data())
@@ -122,6 +130,7 @@ class FleetMachine(RuleBasedStateMachine):
         )
         self.fleet.observe(report)
         self.reports[name] = report
+        self.ended[name] = []
 
     @rule(name=replica_names)
     def lose(self, name: str) -> None:
@@ -135,6 +144,7 @@ class FleetMachine(RuleBasedStateMachine):
     def revive(self, name: str) -> None:
         self.fleet.observe(state(name, observed_at=self.now))
         self.reports[name] = state(name, observed_at=self.now)
+        self.ended[name] = []
         replica = self.fleet.state(name, self.now)
         assert replica is not None
         assert replica.health is Health.SERVING
@@ -144,6 +154,7 @@ class FleetMachine(RuleBasedStateMachine):
         self.fleet.forget(name)
         if self.reports.pop(name, None) is not None:
             self.lives[name] += 1
+            self.ended[name] = []
         assert self.fleet.state(name, self.now) is None
 
     @rule(name=replica_names)
@@ -158,8 +169,10 @@ class FleetMachine(RuleBasedStateMachine):
         for replica in replicas:
             report, mine = self.reports[replica.replica_id], self.share(replica.replica_id)
             own = report.own
-            assert replica.waiting == mine.waiting + max(0, report.waiting - own.waiting)
-            told = mine.running + max(0, report.running - own.running)
+            others = max(0, report.running + report.waiting - own.running - own.waiting)
+            others_running = min(others, max(0, report.running - own.running))
+            assert replica.waiting == mine.waiting + others - others_running
+            told = mine.running + others_running
             grown = mine.running + mine.waiting - own.running - own.waiting
             assert told <= replica.running <= told + MOST_COMPANY * max(0, grown)
             told = mine.waiting_tokens + max(0, report.waiting_tokens - own.waiting_tokens)

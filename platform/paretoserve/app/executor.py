@@ -13,7 +13,6 @@ import asyncio
 import contextlib
 import json
 import os
-import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
@@ -21,12 +20,13 @@ from pathlib import Path
 from typing import cast
 
 from paretoserve.app.config import ConfigError, load_profiles
+from paretoserve.app.ending import on_signals
 from paretoserve.app.option_types import not_negative, positive
 from paretoserve.app.telemetry import load_telemetry
 from paretoserve.domain.errors import EngineError, ParetoserveError, Unavailable
 from paretoserve.executor.catalog import create
 from paretoserve.executor.contract import Engine
-from paretoserve.executor.engine_server import EngineServer
+from paretoserve.executor.engine_server import EngineServer, listen_address
 from paretoserve.executor.event_loop import new_event_loop
 from paretoserve.executor.held_port import HeldPort
 from paretoserve.executor.observe import OnSubmit, observe_nothing
@@ -35,7 +35,6 @@ from paretoserve.executor.watchdog import STALL_AFTER_S
 from paretoserve.telemetry import start
 
 EXIT_FAILED = 1
-EXIT_AT_ONCE = 128 + signal.SIGTERM
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -126,7 +125,7 @@ async def _run(engine: Engine, on_submit: OnSubmit, options: argparse.Namespace)
     EngineError when its engine fails later.
     """
     ending = asyncio.Event()
-    _on_signals(ending)
+    on_signals(ending)
     with _port_to_itself(options):
         await _serve(engine, on_submit, options, ending)
 
@@ -137,12 +136,12 @@ def _port_to_itself(options: argparse.Namespace) -> Iterator[None]:
 
     Raises Unavailable.
     """
-    host, _, port = options.listen.rpartition(":")
-    if options.parent_pid is not None or not port.isdigit() or port == "0":
+    at = listen_address(options.listen)
+    if options.parent_pid is not None or at.port == 0:
         yield
         return
     try:
-        held = HeldPort(host.strip("[]"), int(port))
+        held = HeldPort(at.host, at.port)
     except OSError as error:
         raise Unavailable(f"cannot listen on {options.listen}: {error.strerror}") from error
     try:
@@ -173,18 +172,6 @@ async def _serve(
     finally:
         starting.cancel()
         await server.stop(0.0 if orphaned.done() else options.grace)
-
-
-def _on_signals(ending: asyncio.Event) -> None:
-    """The first SIGTERM or SIGINT begins the end; the second is the end."""
-
-    def end() -> None:
-        if ending.is_set():
-            os._exit(EXIT_AT_ONCE)
-        ending.set()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, end)
 
 
 def _say_ready(address: str, executor_id: str, ready_file: Path | None) -> None:

@@ -6,11 +6,14 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import uvicorn
 
 from paretoserve.app.http_guard import GuardedProtocol
+from paretoserve.domain.address import Address
+from paretoserve.domain.errors import Unavailable
 
 MAX_CONNECTIONS = 4096
 """Beyond, uvicorn answers 503."""
@@ -25,19 +28,22 @@ class _Server(uvicorn.Server):
 
 
 class HttpListener:
-    """Serves `app` on `address` (host:port; port 0 takes a free one)."""
+    """Serves `app` on `address`: HOST:PORT, port 0 takes a free one. ValueError for another text."""
 
     def __init__(self, app: Any, address: str) -> None:
         self._app = app
-        self._host, _, port = address.rpartition(":")
-        self._port = int(port)
+        self._address = Address.parse(address)
         self._server: _Server | None = None
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> str:
-        """Listen; returns host:port. Raises OSError for an address that cannot be bound."""
-        family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
-        bound = socket.create_server((self._host.strip("[]"), self._port), family=family)
+        """Listen; returns host:port. Raises Unavailable for an address that cannot be had."""
+        at = self._address
+        family = socket.AF_INET6 if ":" in at.host else socket.AF_INET
+        try:
+            bound = socket.create_server((at.host, at.port), family=family)
+        except OSError as error:
+            raise Unavailable(f"cannot listen on {at}: {error.strerror}") from error
         self._server = _Server(
             uvicorn.Config(
                 self._app,
@@ -53,7 +59,7 @@ class HttpListener:
         self._task = asyncio.create_task(self._server.serve(sockets=[bound]))
         while not self._server.started and not self._task.done():  # noqa: ASYNC110
             await asyncio.sleep(0.01)
-        return f"{self._host}:{bound.getsockname()[1]}"
+        return str(replace(at, port=bound.getsockname()[1]))
 
     async def stop(self, grace_s: float) -> None:
         """Take no new requests; those that run may go on for `grace_s`. Idempotent."""

@@ -1,9 +1,11 @@
-"""Numbers on the command line: each says what it must be, in words."""
+"""Numbers and addresses on the command line: each says what it must be, in words."""
 
 from __future__ import annotations
 
 import argparse
 import math
+
+from paretoserve.domain.address import Address
 
 
 def positive(text: str) -> float:
@@ -16,6 +18,16 @@ def not_negative(text: str) -> float:
     return _number(text, least=0.0, inclusive=True)
 
 
+def listening(text: str) -> str:
+    """HOST:PORT to listen on, port 0 for any. Raises ArgumentTypeError."""
+    return _address(text, 0)
+
+
+def serving(text: str) -> str:
+    """HOST:PORT of what listens. Raises ArgumentTypeError."""
+    return _address(text, 1)
+
+
 def count(text: str) -> int:
     """A whole number of 1 or more. Raises ArgumentTypeError."""
     return _whole(text, 1)
@@ -24,6 +36,13 @@ def count(text: str) -> int:
 def several(text: str) -> int:
     """A whole number of 2 or more. Raises ArgumentTypeError."""
     return _whole(text, 2)
+
+
+def _address(text: str, lowest: int) -> str:
+    try:
+        return str(Address.parse(text, lowest=lowest))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r}: {error}") from None
 
 
 def _number(text: str, *, least: float, inclusive: bool) -> float:

@@ -100,7 +100,7 @@ class GatewayService:
         self._admin = HttpListener(admin_app, admin) if admin else None
 
     async def start(self) -> None:
-        """Find the executors and listen. Raises OSError or RuntimeError for a taken port."""
+        """Find the executors and listen. Raises Unavailable for a taken port."""
         await self._links.start()
         self._lifecycle.start()
         if self._admin is not None:

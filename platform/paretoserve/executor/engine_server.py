@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import grpc.aio
 
+from paretoserve.domain.address import Address
 from paretoserve.domain.errors import Unavailable
 from paretoserve.executor.contract import Engine, EngineInfo
 from paretoserve.executor.host import EngineHost
@@ -30,16 +33,14 @@ class EngineServer:
 
         Raises Unavailable when the address cannot be had.
         """
-        host, separator, number = listen.rpartition(":")
-        if not (host and separator and number.isdecimal() and int(number) < 2**16):
-            raise Unavailable(f"cannot listen on {listen!r}: it must be HOST:PORT, port 0 for any")
+        at = listen_address(listen)
         try:
-            port = self._server.add_insecure_port(listen)
+            port = self._server.add_insecure_port(str(at))
         except RuntimeError as error:
             raise Unavailable(f"cannot listen on {listen}: {error}") from error
         await self._announce(serving=False)
         await self._server.start()
-        return f"{host}:{port}"
+        return str(replace(at, port=port))
 
     async def start_engine(self) -> EngineInfo:
         """Load the engine and serve. Raises EngineError; the server then tells why it failed."""
@@ -60,3 +61,11 @@ class EngineServer:
     async def _drain(self, grace_s: float) -> None:
         """Drain the host, and let calls end that would wait for more."""
         await self.host.drain(grace_s)
+
+
+def listen_address(text: str) -> Address:
+    """Where to listen. Raises Unavailable for what is no address."""
+    try:
+        return Address.parse(text)
+    except ValueError as error:
+        raise Unavailable(f"cannot listen on {text!r}: {error}") from None

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 import sys
 import time
 from typing import Self
 
+from paretoserve.domain.address import Address
 from paretoserve.domain.errors import Unavailable
 
 _RETRY_S = 0.25
@@ -39,7 +41,7 @@ class HeldPort:
             self.release()
             raise
         port = self._socket.getsockname()[1]
-        self.address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        self.address = str(Address(host, port))
 
     @classmethod
     async def take(cls, host: str, port: int, patience_s: float) -> Self:
@@ -53,10 +55,11 @@ class HeldPort:
             try:
                 return cls(host, port)
             except OSError as error:
-                if not port or time.monotonic() >= deadline:
+                taken = port and error.errno == errno.EADDRINUSE
+                if not taken or time.monotonic() >= deadline:
+                    whose = ": another executor or program has this port" if taken else ""
                     raise Unavailable(
-                        f"cannot listen on {host}:{port}: {error.strerror}"
-                        + (": another executor or program has this port" if port else "")
+                        f"cannot listen on {Address(host, port)}: {error.strerror}{whose}"
                     ) from error
             await asyncio.sleep(_RETRY_S)
 

@@ -231,6 +231,9 @@ class ExecutorSupervisor:
             health = await self._control.health(self._timing.probe_interval_s)
             if health is not None and health.lifecycle is Lifecycle.SERVING:
                 return None
+            if health is not None and health.lifecycle is Lifecycle.DRAINING:
+                await self._set(SupervisorState.DRAINING, last_exit="drained before it served")
+                return None
             if health is not None and health.lifecycle is Lifecycle.FAILED:
                 return f"failed to start: {health.detail}"
             pause = min(pause * 1.5, self._timing.probe_interval_s)

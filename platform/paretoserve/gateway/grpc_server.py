@@ -15,7 +15,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health
 from grpc_reflection.v1alpha import reflection
 
-from paretoserve.domain.errors import InvalidRequest, ParetoserveError, SlowReader
+from paretoserve.domain.errors import InvalidRequest, ParetoserveError, SlowReader, Unavailable
 from paretoserve.gateway import http_stall
 from paretoserve.gateway.calls import Call, Completed, Serving, Started
 from paretoserve.gateway.grpc_messages import call_from_proto, event_to_proto, model_to_proto
@@ -63,10 +63,13 @@ class GrpcServer:
         reflection.enable_server_reflection((*names, reflection.SERVICE_NAME), self._server)
 
     async def start(self) -> int:
-        """Listen, not yet as serving; returns the port. Raises RuntimeError when the address cannot
-        be bound.
+        """Listen, not yet as serving; returns the port. Raises Unavailable for an address that
+        cannot be had.
         """
-        port = self._server.add_insecure_port(self._address)
+        try:
+            port = self._server.add_insecure_port(self._address)
+        except RuntimeError as error:  # gRPC logs why and does not say
+            raise Unavailable(f"cannot listen on {self._address}") from error
         await self.set_serving(serving=False)
         await self._server.start()
         return port

@@ -13,6 +13,7 @@ looked emptiest.
 from __future__ import annotations
 
 import math
+import operator
 from collections import Counter
 from dataclasses import dataclass, field, replace
 
@@ -52,6 +53,10 @@ class _Replica:
     kv_tokens: int = 0
     rate: float = 0.0
     rated_at: float = -math.inf
+    ended: Share = NO_SHARE
+    """What those of its requests held that have ended since the last report: one that is on its way
+    may still tell of them.
+    """
     seen: ReplicaState | None = None
     """The state as last shown; None when something has changed since."""
 
@@ -86,12 +91,18 @@ class _Replica:
         if self.promises[promise] == 0:
             del self.promises[promise]
         self.guests -= own.ticket.guest
-        self.kv_tokens -= own.ticket.prompt_tokens + own.tokens
-        if own.begun:
-            self.begun -= 1
-        else:
-            self.waiting_tokens -= own.uncached
+        uncached = 0 if own.begun else own.uncached
+        kv_tokens = own.ticket.prompt_tokens + own.tokens
+        self.begun -= own.begun
+        self.waiting_tokens -= uncached
+        self.kv_tokens -= kv_tokens
+        self.ended = _both(self.ended, Share(own.begun, not own.begun, uncached, kv_tokens))
         self.seen = None
+
+    def share(self) -> Share:
+        """What this router has there, and what has just ended."""
+        held = Share(self.begun, len(self.own) - self.begun, self.waiting_tokens, self.kv_tokens)
+        return _both(held, self.ended)
 
     def show(self, now: float, company: float) -> ReplicaState:
         """The state at `now`: the same object until something changes. `company` is the load of
@@ -112,8 +123,11 @@ class _Replica:
     def _corrected(self, company: float) -> ReplicaState:
         state, known = self.state, self.state.own
         grown = max(0, len(self.own) - known.running - known.waiting)
-        others_running = max(0, state.running - known.running) + round(company * grown)
-        others_waiting = max(0, state.waiting - known.waiting)
+        # One that is not begun here, for want of its first token, may be running there.
+        others = max(0, state.running + state.waiting - known.running - known.waiting)
+        others_running = min(others, max(0, state.running - known.running))
+        others_waiting = others - others_running
+        others_running += round(company * grown)
         others_tokens = max(0, state.waiting_tokens - known.waiting_tokens) + round(
             company * max(0, self.waiting_tokens - known.waiting_tokens)
         )
@@ -139,6 +153,10 @@ class _Replica:
         )
 
 
+def _both(one: Share, other: Share) -> Share:
+    return Share(*map(operator.add, one, other))
+
+
 class Fleet:
     """Every replica that discovery named and that has reported at least once."""
 
@@ -156,7 +174,7 @@ class Fleet:
             self._replicas = dict(sorted(self._replicas.items()))
         else:
             self._count(replica.state, -1)
-            replica.state, replica.seen = state, None
+            replica.state, replica.ended, replica.seen = state, NO_SHARE, None
         self._count(state, 1)
 
     def forget(self, replica_id: str) -> None:
@@ -169,6 +187,7 @@ class Fleet:
         """Note that a replica did not answer at `now`; its next report revives it."""
         replica = self._replicas.get(replica_id)
         if replica is not None:
+            self._count(replica.state, -1)
             replica.state = replace(replica.state, health=Health.LOST, observed_at=now)
             replica.seen = None
 
@@ -205,12 +224,11 @@ class Fleet:
         return replica is not None and replica.state.health is Health.SERVING
 
     def share(self, replica_id: str) -> Share:
-        """What this router has on a replica: of a report that comes just now, its own part."""
+        """Of a report that comes just now, this router's part: what it has on the replica, and what
+        has ended there since the last one. Else a lone router would take that for somebody else's.
+        """
         replica = self._replicas.get(replica_id)
-        if replica is None:
-            return NO_SHARE
-        begun, tokens = replica.begun, replica.waiting_tokens
-        return Share(begun, len(replica.own) - begun, tokens, replica.kv_tokens)
+        return replica.share() if replica is not None else NO_SHARE
 
     def held(self, replica_id: str) -> int:
         """How many requests a replica has, other routers' included; 0 for one that is unknown."""
@@ -229,6 +247,8 @@ class Fleet:
         return Snapshot(tuple(shown), now)
 
     def _count(self, report: ReplicaState, sign: int) -> None:
+        if report.health is Health.LOST:  # what it told of is nobody's any more
+            return
         own = report.own.running + report.own.waiting
         self._reported[True] += sign * own
         self._reported[False] += sign * max(0, report.running + report.waiting - own)

@@ -65,6 +65,9 @@ def test_a_missing_file_is_a_config_error(tmp_path):
         ({"deployment": str(LOCAL), "executors": {"fastest": {}}}, "fastest"),
         ({"deployment": str(LOCAL), "executor_port": 70000}, "executor_port"),
         ({"deployment": str(LOCAL), "gateway": "elsewhere"}, "gateway"),
+        ({"deployment": str(LOCAL), "http": "127.0.0.1"}, "HOST:PORT"),
+        ({"deployment": str(LOCAL), "grpc": "127.0.0.1:99999"}, "HOST:PORT"),
+        ({"deployment": str(LOCAL), "drain_grace_s": 3601}, "drain_grace_s"),
         ({"deployment": "/no/such/folder"}, "/no/such/folder"),
     ],
 )

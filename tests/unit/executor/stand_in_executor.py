@@ -63,7 +63,11 @@ async def main(address: str, behaviour: str) -> None:
     if behaviour.startswith("rank:"):  # as MPI starts them: each in a group of its own
         rank = subprocess.Popen(["sleep", "300"], process_group=0)
         Path(behaviour.removeprefix("rank:")).write_text(str(rank.pid))
-    lifecycle = {"failed": pb.LIFECYCLE_FAILED, "newer": 99}.get(behaviour, pb.LIFECYCLE_SERVING)
+    lifecycle = {
+        "drained": pb.LIFECYCLE_DRAINING,
+        "failed": pb.LIFECYCLE_FAILED,
+        "newer": 99,
+    }.get(behaviour, pb.LIFECYCLE_SERVING)
     server = grpc.aio.server()
     rpc.add_ExecutorServicer_to_server(StandIn(lifecycle), server)
     server.add_insecure_port(address)

@@ -49,10 +49,10 @@ async def until(condition, timeout_s: float = 20.0) -> None:
 
 def alive(pid: int) -> bool:
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
         return False
-    return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    return stat.rsplit(")", 1)[1].split()[0] != "Z"
 
 
 async def tokens(address: str, count: int) -> list[int]:
@@ -115,7 +115,7 @@ async def test_ranks_in_groups_of_their_own_do_not_outlive_their_executor(tmp_pa
         await supervisor.wait_serving()
         second = int(rank_file.read_text())
         assert alive(second)
-    assert not alive(second)
+    await until(lambda: not alive(second))  # a kill takes effect when the process is next scheduled
 
 
 async def test_what_an_executor_prints_does_not_come_out_of_our_stdout(capfd):
@@ -202,6 +202,15 @@ async def test_an_executor_that_others_drained_is_left_alone_and_not_started_aga
         assert supervisor.status.restarts == 0
         await supervisor.drain(grace_s=5)
         assert supervisor.status.state is SupervisorState.STOPPED
+
+
+async def test_one_that_is_drained_before_it_serves_never_will_and_is_not_started_again():
+    async with supervised("drained") as supervisor:
+        with pytest.raises(EngineError, match="draining: drained before it served"):
+            await asyncio.wait_for(supervisor.start(), 20)
+        await asyncio.sleep(4 * SOON.cap_s)
+        assert supervisor.status.state is SupervisorState.DRAINING
+        assert supervisor.status.restarts == 0
 
 
 async def until_async(supervisor: ExecutorSupervisor, running: int) -> None:

@@ -31,6 +31,7 @@ from paretoserve.domain.errors import (
     QueueFull,
     ReplicaLost,
     Unauthenticated,
+    Unavailable,
 )
 from paretoserve.domain.request import Sampling
 from paretoserve.gateway import grpc_server, http_stall
@@ -416,6 +417,6 @@ async def test_reflection() -> None:
 async def test_a_port_that_is_taken_is_an_error() -> None:
     server = GrpcServer(ScriptedServing(), "127.0.0.1:0")
     port = await server.start()
-    with pytest.raises(RuntimeError):
+    with pytest.raises(Unavailable, match=f"cannot listen on 127.0.0.1:{port}"):
         await GrpcServer(ScriptedServing(), f"127.0.0.1:{port}").start()
     await server.stop(0)

@@ -9,7 +9,7 @@ from tests.support.routing import state
 
 from paretoserve.domain.replica import NO_SHARE, Health, ReplicaState, Share
 from paretoserve.domain.ticket import Ticket
-from paretoserve.placement.fleet import RATE_REFRESH_S, RATE_WINDOW_S, Fleet
+from paretoserve.placement.fleet import MOST_COMPANY, RATE_REFRESH_S, RATE_WINDOW_S, Fleet
 
 
 def ticket(request_id: str = "a", replica_id: str = "fast-0", **more: object) -> Ticket:
@@ -72,6 +72,9 @@ def test_what_ends_holds_nothing_though_its_replica_has_not_said_so() -> None:
         ({"running": 3, "waiting": 2}, Share(1, 1), 5),
         ({}, NO_SHARE, 2),  # it has heard of none yet
         ({"running": 1}, Share(running=3), 2),  # its report is older than our share of it
+        ({"running": 2}, Share(waiting=2), 2),  # they run, and their first tokens are on their way
+        ({"running": 4}, Share(running=1, waiting=1), 4),
+        ({"waiting": 2}, Share(running=2), 2),
     ],
 )
 def test_a_report_adds_only_the_load_of_others(
@@ -112,6 +115,35 @@ def test_a_router_that_is_alone_sees_only_its_own() -> None:
     for number in range(5):
         fleet.reserve(ticket(f"r{number}"), now=0.0)
     assert seen(fleet).held == 5
+
+
+def test_what_a_report_still_tells_of_its_own_is_not_taken_for_others() -> None:
+    fleet = fleet_of()
+    fleet.reserve(ticket("quick"), now=0.0)
+    fleet.progress("quick", 4)
+    fleet.release("quick")
+    fleet.observe(state("fast-0", running=1, kv_used_tokens=104, own=fleet.share("fast-0")))
+    for number in range(8):
+        fleet.reserve(ticket(f"r{number}"), now=0.0)
+    assert (seen(fleet).held, seen(fleet).kv_used_tokens) == (8, 800)
+    fleet.observe(state("fast-0", running=8, own=fleet.share("fast-0")))
+    assert fleet.share("fast-0") == Share(0, 8, 800, 800), "it has ended in the last report too"
+
+
+@pytest.mark.parametrize("how", ["it does not answer", "its link says so"])
+def test_what_a_lost_replica_told_of_is_nobodys(how: str) -> None:
+    fleet = fleet_of(state("fast-0"), state("fast-1", running=8))
+    if how == "its link says so":
+        fleet.observe(state("fast-1", running=8, health=Health.LOST))
+    fleet.mark_lost("fast-1", 1.0)
+    fleet.reserve(ticket(), now=1.0)
+    assert fleet.held("fast-0") == 1
+    fleet.observe(state("fast-1", running=8))
+    fleet.reserve(ticket("b"), now=1.0)
+    assert fleet.held("fast-0") == 2 + 2 * MOST_COMPANY
+    fleet.forget("fast-1")
+    fleet.reserve(ticket("c"), now=1.0)
+    assert fleet.held("fast-0") == 3
 
 
 def test_its_share_is_what_it_has_there_now() -> None:

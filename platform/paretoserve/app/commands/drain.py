@@ -6,6 +6,7 @@ import argparse
 import asyncio
 
 from paretoserve.app.config import ConfigError
+from paretoserve.app.option_types import serving
 from paretoserve.domain.errors import Unavailable
 from paretoserve.executor.control_client import ControlClient, Drained
 from paretoserve.executor.service import MAX_GRACE_S
@@ -20,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "aborted (gateways move such streams), 1 when no executor answers. It stays drained until "
         "its process ends; its supervisor starts no other."
     )
-    parser.add_argument("address", metavar="HOST:PORT", help="the executor's")
+    parser.add_argument("address", type=serving, metavar="HOST:PORT", help="the executor's")
     parser.add_argument(
         "--grace",
         type=float,

@@ -5,16 +5,18 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
-import signal
-from dataclasses import replace
+from collections import Counter
 from functools import partial
 from pathlib import Path
 
 from paretoserve.app.config import ConfigError
+from paretoserve.app.ending import on_signals
+from paretoserve.app.option_types import listening, not_negative
 from paretoserve.app.parity.gate import load_served
 from paretoserve.app.reload import Loaded, Source
 from paretoserve.app.telemetry import load_telemetry
 from paretoserve.app.wiring import GatewayService
+from paretoserve.domain.address import Address
 from paretoserve.domain.deployment import Deployment
 from paretoserve.gateway.discovery import Discovery, Endpoint, StaticDiscovery
 from paretoserve.gateway.name_discovery import Name, NameDiscovery
@@ -36,21 +38,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="PROFILE=HOST:PORT",
         help="a name; each address it resolves to, looked up every 2 s, is an executor of PROFILE",
     )
-    parser.add_argument("--http", default="127.0.0.1:8000", metavar="HOST:PORT")
-    parser.add_argument("--grpc", default="127.0.0.1:9000", metavar="HOST:PORT")
+    for option, default in (("--http", "127.0.0.1:8000"), ("--grpc", "127.0.0.1:9000")):
+        parser.add_argument(option, type=listening, default=default, metavar="HOST:PORT")
     parser.add_argument(
         "--admin",
+        type=listening,
         default="",
         metavar="HOST:PORT",
         help="an address for probes and metrics, which are then not where clients are",
     )
     parser.add_argument(
-        "--grace", type=float, default=30.0, help="seconds that streams may take to end at stop"
+        "--grace",
+        type=not_negative,
+        default=30.0,
+        metavar="S",
+        help="seconds that streams may take to end at stop",
     )
 
 
 def run(options: argparse.Namespace) -> int:
-    """Serve until SIGINT or SIGTERM, then drain. Changed documents are taken over meanwhile."""
+    """Serve until SIGINT or SIGTERM, then drain; a second one ends it at once. Changed documents are
+    taken over meanwhile.
+    """
     logging.basicConfig(format="%(message)s")
     logging.getLogger("paretoserve").setLevel(logging.INFO)
     source = Source(options.deployment, partial(load_served, options.deployment))
@@ -63,8 +72,7 @@ async def _serve(
     source: Source, loaded: Loaded, discovery: Discovery, options: argparse.Namespace
 ) -> None:
     stopped = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+    on_signals(stopped)
     service = GatewayService(
         loaded.deployment,
         discovery,
@@ -84,24 +92,31 @@ def _discovery(options: argparse.Namespace, deployment: Deployment) -> Discovery
     """Raises ConfigError."""
     if not options.executor and not options.discover:
         raise ConfigError("no executor: give --executor or --discover PROFILE=HOST:PORT, or both")
-    listed = [_parse("--executor", text, deployment) for text in options.executor]
+    listed = _parse("--executor", options.executor, deployment)
     fixed = {
-        f"{name.profile}-{number}": Endpoint(name.profile, f"{name.host}:{name.port}")
-        for number, name in enumerate(listed)
+        f"{profile}-{number}": Endpoint(profile, str(address))
+        for number, (profile, address) in enumerate(listed)
     }
     if not options.discover:
         return StaticDiscovery(fixed)
-    names = [_parse("--discover", text, deployment) for text in options.discover]
-    plain = [replace(name, host=name.host.strip("[]")) for name in names]
-    return NameDiscovery(plain, fixed)
+    named = _parse("--discover", options.discover, deployment)
+    return NameDiscovery((Name(profile, at.host, at.port) for profile, at in named), fixed)
 
 
-def _parse(option: str, text: str, deployment: Deployment) -> Name:
+def _parse(option: str, texts: list[str], deployment: Deployment) -> list[tuple[str, Address]]:
+    for text, count in Counter(texts).items():
+        if count > 1:
+            raise ConfigError(f"{option} {text}: given twice")
+    return [_parse_one(option, text, deployment) for text in texts]
+
+
+def _parse_one(option: str, text: str, deployment: Deployment) -> tuple[str, Address]:
     profile, _, address = text.partition("=")
-    host, _, port = address.rpartition(":")
-    names = [known.name for known in deployment.profiles]
-    if profile not in names or not host or not port.isdecimal() or not 0 < int(port) < 65536:
-        raise ConfigError(
-            f"{option} {text}: write PROFILE=HOST:PORT with one of {', '.join(names)}"
-        )
-    return Name(profile, host, int(port))
+    known = [each.name for each in deployment.profiles]
+    try:
+        if profile in known:
+            return profile, Address.parse(address, lowest=1)
+        why = f"profiles are {', '.join(known)}"
+    except ValueError as error:
+        why = f"of {address!r}: {error}"
+    raise ConfigError(f"{option} {text}: write PROFILE=HOST:PORT; {why}")

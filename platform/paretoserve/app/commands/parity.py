@@ -15,6 +15,7 @@ from paretoserve.app.parity import report
 from paretoserve.app.parity.digest import text_digest
 from paretoserve.app.parity.gate import compared
 from paretoserve.app.parity.sides import serving
+from paretoserve.domain.address import Address
 from paretoserve.domain.deployment import Deployment
 from paretoserve.domain.document import Document
 from paretoserve.domain.model import Model
@@ -170,10 +171,14 @@ def _tasks(path: Path) -> tuple[str, tuple[Task, ...]]:
 
 
 def _address(given: str, deployment: Deployment) -> tuple[str, str]:
-    name, separator, address = given.partition("=")
-    if not separator or ":" not in address:
-        raise ConfigError(f"--executor {given}: write PROFILE=HOST:PORT")
-    return _profile(deployment, name, "--executor").name, address
+    name, _, address = given.partition("=")
+    try:
+        at = Address.parse(address, lowest=1)
+    except ValueError as error:
+        raise ConfigError(
+            f"--executor {given}: write PROFILE=HOST:PORT; of {address!r}: {error}"
+        ) from None
+    return _profile(deployment, name, "--executor").name, str(at)
 
 
 def _progress(name: str) -> Progress:

@@ -10,7 +10,7 @@ from pathlib import Path
 import yaml
 
 from paretoserve.app.config import ConfigError, load_deployment
-from paretoserve.app.option_types import count, not_negative, several
+from paretoserve.app.option_types import count, not_negative, serving, several
 from paretoserve.app.profiling.curve import latency_curve
 from paretoserve.app.profiling.links import linked
 from paretoserve.app.profiling.measure import RandomPrompts
@@ -28,7 +28,9 @@ FEW_TOKENS = 256
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--deployment", type=Path, required=True, metavar="DIR")
     parser.add_argument("--profile", required=True, metavar="NAME", help="what the executor runs")
-    parser.add_argument("--executor", required=True, metavar="HOST:PORT", help="a running executor")
+    parser.add_argument(
+        "--executor", type=serving, required=True, metavar="HOST:PORT", help="a running executor"
+    )
     parser.add_argument("--batches", type=_numbers, default=[1, 2, 4, 8, 16, 32], metavar="N,...")
     parser.add_argument("--prompts", type=_numbers, default=[64, 512], metavar="TOKENS,...")
     parser.add_argument("--outputs", type=_outputs, default=[64], metavar="TOKENS,...")

@@ -9,10 +9,12 @@ import threading
 from pathlib import Path
 
 from paretoserve.app.config import ConfigError
+from paretoserve.app.option_types import listening
 from paretoserve.app.parity.gate import load_served, load_served_profiles
 from paretoserve.app.serve import config_file
 from paretoserve.app.serve.builder import parse_args
 from paretoserve.app.serve.up import Platform, existing_cluster, local_cluster
+from paretoserve.domain.address import Address
 
 READY = """
 Ready. HTTP http://{http} and gRPC {grpc}. The demo tenants' keys are sk-local-acme (premium and
@@ -54,8 +56,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="ADDRESS",
         help="deploy onto a running Ray cluster (auto: the one of this machine) and leave it up",
     )
-    parser.add_argument("--http", metavar="HOST:PORT", help="default: the config file's")
-    parser.add_argument("--grpc", metavar="HOST:PORT", help="default: the config file's")
+    for option in ("--http", "--grpc"):
+        parser.add_argument(
+            option, type=listening, metavar="HOST:PORT", help="default: the config file's"
+        )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -87,10 +91,10 @@ def _tell_ready(platform: Platform) -> None:
 
 def _must_be_free(option: str, address: str) -> None:
     """Raises ConfigError for an address that cannot be bound, before anything is started."""
-    host, _, port = address.rpartition(":")
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    at = Address.parse(address)
+    family = socket.AF_INET6 if ":" in at.host else socket.AF_INET
     try:
-        socket.create_server((host.strip("[]"), int(port)), family=family).close()
+        socket.create_server((at.host, at.port), family=family).close()
     except OSError as error:
         raise ConfigError(
             f"cannot listen on {address}: {error.strerror}; choose another with {option} HOST:PORT"

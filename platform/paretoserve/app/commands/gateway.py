@@ -13,6 +13,7 @@ from paretoserve.app.config import ConfigError
 from paretoserve.app.ending import on_signals
 from paretoserve.app.option_types import listening, not_negative
 from paretoserve.app.parity.gate import load_served
+from paretoserve.app.profile_address import profile_at
 from paretoserve.app.reload import Loaded, Source
 from paretoserve.app.telemetry import load_telemetry
 from paretoserve.app.wiring import GatewayService
@@ -106,16 +107,4 @@ def _parse(option: str, texts: list[str], deployment: Deployment) -> list[tuple[
     for text, count in Counter(texts).items():
         if count > 1:
             raise ConfigError(f"{option} {text}: given twice")
-    return [_parse_one(option, text, deployment) for text in texts]
-
-
-def _parse_one(option: str, text: str, deployment: Deployment) -> tuple[str, Address]:
-    profile, _, address = text.partition("=")
-    known = [each.name for each in deployment.profiles]
-    try:
-        if profile in known:
-            return profile, Address.parse(address, lowest=1)
-        why = f"profiles are {', '.join(known)}"
-    except ValueError as error:
-        why = f"of {address!r}: {error}"
-    raise ConfigError(f"{option} {text}: write PROFILE=HOST:PORT; {why}")
+    return [profile_at(option, text, deployment) for text in texts]

@@ -15,7 +15,7 @@ from paretoserve.app.parity import report
 from paretoserve.app.parity.digest import text_digest
 from paretoserve.app.parity.gate import compared
 from paretoserve.app.parity.sides import serving
-from paretoserve.domain.address import Address
+from paretoserve.app.profile_address import profile_at
 from paretoserve.domain.deployment import Deployment
 from paretoserve.domain.document import Document
 from paretoserve.domain.model import Model
@@ -75,7 +75,8 @@ def run(options: argparse.Namespace) -> int:
     tokenizer = Tokenizer.load(model.path)
     prepared = prepare(tasks, tokenizer)
     sides = [compared(side, model) for side in (reference, profile)]
-    addresses = dict(_address(given, deployment) for given in options.executor)
+    found = (profile_at("--executor", given, deployment) for given in options.executor)
+    addresses = {name: str(at) for name, at in found}
     if unused := addresses.keys() - {profile.name, reference.name}:
         raise ConfigError(f"--executor: {', '.join(sorted(unused))} is not one of the two compared")
     said, devices = asyncio.run(_ask(options, (reference, profile), prepared, addresses))
@@ -168,17 +169,6 @@ def _tasks(path: Path) -> tuple[str, tuple[Task, ...]]:
         raise ConfigError(
             "\n".join(f"{path}: {line}" for line in str(error).splitlines())
         ) from None
-
-
-def _address(given: str, deployment: Deployment) -> tuple[str, str]:
-    name, _, address = given.partition("=")
-    try:
-        at = Address.parse(address, lowest=1)
-    except ValueError as error:
-        raise ConfigError(
-            f"--executor {given}: write PROFILE=HOST:PORT; of {address!r}: {error}"
-        ) from None
-    return _profile(deployment, name, "--executor").name, str(at)
 
 
 def _progress(name: str) -> Progress:

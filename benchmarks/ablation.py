@@ -27,6 +27,8 @@ LEFT_OUT: Mapping[str, Mapping[str, Any]] = {
     "what is kept for tiers that need it (reserve: 0)": {"reserve": 0.0},
     "filling one replica after the other (pack: 0)": {"pack": 0.0},
     "like company (group: 0)": {"group": 0.0},
+    "waiting for like company (group_wait: 0)": {"group_wait": 0.0},
+    "zones (zones: false)": {"zones": False},
     "holding (hold: false)": {"hold": False},
     "patience of those with time (patience_s: 3600)": {"patience_s": 3600.0},
     "moving streams (escalation.enabled: false)": {"escalation": {"enabled": False}},

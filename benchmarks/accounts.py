@@ -52,7 +52,7 @@ def prefixes(draw: random.Random, replicas: int) -> Step:
 def waiting(draw: random.Random, held: int) -> Step:
     """A request comes, the next of its tier is asked for, placed and charged."""
     fairness = VirtualTime()
-    room = WaitingRoom(fairness)
+    room = WaitingRoom(fairness, capacity=2 * held)
 
     def add(number: int) -> None:
         tenant, now = f"t{draw.randrange(TENANTS)}", number / 300

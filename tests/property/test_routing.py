@@ -24,7 +24,6 @@ from paretoserve.ledger.ledger import Ledger
 from paretoserve.placement.fleet import Fleet
 from paretoserve.placement.router import MOST_MOVES, Answer, Held, Placed, Refused, Router
 from paretoserve.placement.tickets import TicketIssuer
-from paretoserve.placement.waiting_room import WaitingRoom
 from paretoserve.policy.policy import Policy
 
 PROFILES = (
@@ -50,12 +49,12 @@ TENANTS = {
 }
 REPLICAS = ("fast-0", "fast-1", "wide-0")
 ISSUER = TicketIssuer(b"a key of 16 bytes")
-LONGEST_WAIT_S = 60.0
+LONGEST_WAIT_S = 120.0
 ROOM = 3
 
 
 def policy_of(tiers: Iterable[Tier]) -> Policy:
-    return Policy(document(explore=0.1), tiers, PROFILES)
+    return Policy(document(explore=0.1, most_held=ROOM), tiers, PROFILES)
 
 
 @dataclass
@@ -95,7 +94,6 @@ class RouterMachine(RuleBasedStateMachine):
         self.router = Router(
             policy_of(TIERS), TIERS, PROFILES, fleet=self.fleet, ledger=self.ledger, tickets=ISSUER
         )
-        self.router._room = WaitingRoom(self.router._fairness, ROOM)
         self.live: dict[str, Asked] = {}
         self.bill = Bill()
         self.lives = dict.fromkeys(REPLICAS, 0)

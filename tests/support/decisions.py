@@ -128,7 +128,7 @@ class Draws:
 
 def document(version: str = "v1", **parameters: object) -> PolicyDocument:
     return PolicyDocument.model_validate(
-        {"version": version, "explore": 0.2, "reserve": 0.0, **parameters}
+        {"version": version, "explore": 0.2, "reserve": 0.0, "group_wait": 0.0, **parameters}
     )
 
 

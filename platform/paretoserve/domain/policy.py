@@ -58,7 +58,8 @@ class Escalation(Document):
         default=0.1,
         gt=0,
         lt=1,
-        description="least gain in the chance of keeping its promise that a move is worth",
+        description="least gain in the chance of keeping its promise that a move is worth to a tenant "
+        "that uses up its error budget; one that does not needs more, up to five times as much",
     )
     least_tokens: int = Field(
         default=8, gt=0, description="tokens to have seen before a stream is judged by its pace"
@@ -70,7 +71,7 @@ class PolicyDocument(Document):
 
     version: str = Field(min_length=1, description="stands in every decision")
     confidence: float = Field(
-        default=0.95,
+        default=0.98,
         gt=0.5,
         lt=1,
         description="quantile of TTFT and TPOT that must be in time for a placement to be confident",
@@ -103,17 +104,34 @@ class PolicyDocument(Document):
         ge=0,
         description="how much worse a replica is whose tightest promise is half or twice as tight",
     )
+    group_wait: float = Field(
+        default=0.7,
+        ge=0,
+        le=1,
+        description="share of its slack for which a request waits for a replica where nothing "
+        "tighter is promised than to itself, before it takes any that is in time",
+    )
+    zones: bool = Field(
+        default=True,
+        description="keep as many replicas of a profile for a tight promise as it lately needed",
+    )
     hold: bool = Field(default=True, description="let requests wait in the router for room")
     patience_s: float = Field(
         default=5.0,
         gt=0,
         description="a request with more slack than this waits until a replica has room to spare",
     )
+    most_held: int = Field(
+        default=20_000,
+        gt=0,
+        description="requests that one router holds at the most; beyond it the least important go",
+    )
     spare: float = Field(
         default=0.8,
         gt=0,
         le=1,
-        description="a replica has room to spare below this share of what it can hold in time",
+        description="a replica on which something tight is promised has room to spare below this "
+        "share of that",
     )
     explore: float = Field(
         default=0.005,

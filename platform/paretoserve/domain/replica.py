@@ -53,7 +53,7 @@ class ReplicaState:
     step_ms: float = 0.0
     observed_at: float = 0.0
     tightest_tpot_ms: float = math.inf
-    """The tightest TPOT promised to a request that it holds."""
+    """The tightest TPOT promised to a request that it holds, or that it is kept for."""
     prefill_rate: float = 0.0
     """Prompt tokens per second that it was given lately; they slow what it decodes."""
     guests: int = 0

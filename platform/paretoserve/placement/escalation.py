@@ -3,7 +3,8 @@
 A stream keeps its promise of pace if its mean over the whole answer does, so what matters is how
 much it is behind, how fast it goes on, and for how long: the chance of that comes from how long
 its tenant's answers get. A move costs the prompt again and takes room from those who need the
-faster profile, so it must be worth a stated gain in that chance.
+faster profile, so it must be worth a stated gain in that chance, and more where the tenant's error
+budget stands a miss.
 """
 
 from __future__ import annotations
@@ -27,6 +28,13 @@ LOOK_AGAIN_S = 10.0
 """How often it is asked at the least."""
 LOOK_SHARE = 0.5
 """Of its headroom, after which it is asked again: what was expected may have changed meanwhile."""
+LEAST_BURN = 0.2
+"""A tenant that uses up its error budget more slowly than this, 1 being as fast as it may, is taken
+to use it up so."""
+MOST_GAIN = 0.8
+"""A move that adds so much to the chance is worth it to anybody, unless `gain` itself is more."""
+UNSEEN = 0.08
+"""Of an end-to-end time, what a router keeps back where others send nearly all requests."""
 PRIOR_GAPS = 32
 """Gaps between tokens that the predicted pace of a running stream is worth."""
 
@@ -92,14 +100,13 @@ def _pace_kept(stream: Stream, lasting: Lasting, behind: float, gained: float) -
     return 1.0
 
 
-def headroom_ms(
-    stream: Stream, rest: float, fastest: Pace, escalation: Escalation, now: float
-) -> float:
+def headroom_ms(stream: Stream, rest: float, fastest: Pace, share: float, now: float) -> float:
     """How much longer a stream may go on where it is before it must be thought of moving, because
     later may be too late: milliseconds, 0 or less when it is time, infinite for never.
 
     One with a TPOT target, until a move would leave it behind. One with an end-to-end target until
-    the last moment at which a long rest, `rest` tokens, would still make it elsewhere: until then
+    the last moment at which a long rest, `rest` tokens, would still make it elsewhere in `share` of
+    that time: until then
     it may end by itself, and costs less where it is. One whose first token was late has missed its
     promise wherever it goes: room elsewhere is for those that have not.
     """
@@ -112,7 +119,23 @@ def headroom_ms(
         return ahead_ms
     spent_ms = 1000 * (now - stream.arrived_at)
     whole_ms = spent_ms + delay_ms + fastest.of(stream) * rest
-    return min(ahead_ms, targets.e2e_ms * escalation.share - whole_ms)
+    return min(ahead_ms, targets.e2e_ms * share - whole_ms)
+
+
+def least_gain(escalation: Escalation, burn: float) -> float:
+    """What a move must add to the chance of keeping the promise. It may cost others theirs, so it is
+    worth less to a tenant whose error budget (`burn` as in a Snapshot) stands a miss.
+    """
+    more = min(escalation.gain / min(max(burn, LEAST_BURN), 1.0), MOST_GAIN)
+    return max(escalation.gain, more)
+
+
+def spendable(escalation: Escalation, own_share: float) -> float:
+    """The share of an end-to-end time that may be predicted used. The paces it is predicted from are
+    known less well where others send most of what runs: `own_share` is the router's of the fleet's
+    requests.
+    """
+    return escalation.share * (1 - UNSEEN * (1 - own_share))
 
 
 class Watchlist:

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field, replace
 
 from paretoserve.domain.replica import NO_SHARE, Health, ReplicaState, Share, Snapshot
 from paretoserve.domain.ticket import Ticket
+from paretoserve.placement.zones import Kept
 
 RATE_WINDOW_S = 1.0
 """Time constant of the average rate at which a replica is given prompts."""
@@ -57,6 +58,8 @@ class _Replica:
     """What those of its requests held that have ended since the last report: one that is on its way
     may still tell of them.
     """
+    kept_ms: float = math.inf
+    """The TPOT that it is kept for."""
     seen: ReplicaState | None = None
     """The state as last shown; None when something has changed since."""
 
@@ -133,7 +136,7 @@ class _Replica:
         )
         others = others_running + others_waiting
         alone = others == 0
-        own_tightest = min(self.promises, default=math.inf)
+        own_tightest = min(min(self.promises, default=math.inf), self.kept_ms)
         return ReplicaState(
             replica_id=state.replica_id,
             profile=state.profile,
@@ -201,6 +204,23 @@ class Fleet:
             replica.reserve(ticket, tokens, now)
             self._homes[ticket.request_id] = replica
 
+    def keep(self, kept: Kept) -> None:
+        """Keep the first serving replicas of each profile for such promises, the others for none."""
+        left = {name: iter(promises) for name, promises in kept.items()}
+        for replica in self._replicas.values():
+            serves = replica.state.health is Health.SERVING
+            kept_ms = (
+                next(left.get(replica.state.profile, iter(())), math.inf) if serves else math.inf
+            )
+            if kept_ms != replica.kept_ms:
+                replica.kept_ms, replica.seen = kept_ms, None
+
+    @property
+    def serving(self) -> Counter[str]:
+        """Replicas that are known to take requests, by profile."""
+        states = (replica.state for replica in self._replicas.values())
+        return Counter(state.profile for state in states if state.health is Health.SERVING)
+
     def progress(self, request_id: str, tokens: int) -> None:
         """Note that a request has got tokens; with the first ones its prompt is done."""
         replica = self._homes.get(request_id)
@@ -252,6 +272,13 @@ class Fleet:
         own = report.own.running + report.own.waiting
         self._reported[True] += sign * own
         self._reported[False] += sign * max(0, report.running + report.waiting - own)
+
+    @property
+    def own_share(self) -> float:
+        """Of the requests on the fleet, the share that this router is taken to have sent: a fifth at
+        the least, as `MOST_COMPANY` says.
+        """
+        return 1 / (1 + self._company)
 
     @property
     def _company(self) -> float:

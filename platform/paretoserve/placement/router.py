@@ -35,7 +35,9 @@ from paretoserve.placement.escalation import (
     Watchlist,
     chance,
     headroom_ms,
+    least_gain,
     present_pace,
+    spendable,
 )
 from paretoserve.placement.experience import Experience
 from paretoserve.placement.fleet import Fleet
@@ -45,6 +47,7 @@ from paretoserve.placement.streams import Leg, Stream
 from paretoserve.placement.terms import Terms, crowded_out, queued, refused, terms_of
 from paretoserve.placement.tickets import TicketIssuer
 from paretoserve.placement.waiting_room import Lane, Waiting, WaitingRoom
+from paretoserve.placement.zones import Zones
 from paretoserve.policy.protocols import Decides, preview
 
 MOST_MOVES = 2
@@ -119,11 +122,12 @@ class Router:
         self._attainment = attainment or Attainment(objectives)
         self._experience = Experience(policy.document, self._profiles.values(), block_tokens)
         self._fairness = VirtualTime()
-        self._room = WaitingRoom(self._fairness)
+        self._room = WaitingRoom(self._fairness, policy.document.most_held)
         self._streams: dict[str, Stream] = {}
         self._watched = Watchlist()
         self._shed: list[Refused] = []
         self._paces = Paces(self._profiles)
+        self._zones = Zones()
         self._freed = False
 
     def reconfigure(
@@ -137,6 +141,7 @@ class Router:
         self._tiers = {tier.name: tier for tier in tiers}
         self._profiles.update({profile.name: profile for profile in profiles})
         self._experience.follow(policy.document, self._profiles.values())
+        self._room.capacity = policy.document.most_held
         self._attainment.objectives = {name: t.percentile for name, t in self._tiers.items()}
         for stream in list(self._streams.values()):
             if stream.tier.name not in self._tiers:
@@ -154,6 +159,7 @@ class Router:
 
     def snapshot(self, now: float) -> Snapshot:
         """The fleet and what has been learned of it, at `now`."""
+        self._keep(now)
         fleet = self._fleet.snapshot(now)
         residuals, burn = self._experience.residuals(now), self._attainment.burns(now)
         return Snapshot(fleet.replicas, now, residuals, burn)
@@ -342,7 +348,8 @@ class Router:
         tier = stream.tier
         if self._room.waiting(tier.name, stream.lane):
             return True
-        return self._freed and self._room.outranks(tier.priority)
+        choosy = self._room.waiting(tier.name, _choosy(stream.lane))
+        return self._freed and (choosy > 0 or self._room.outranks(tier.priority))
 
     def _decide(self, stream: Stream, request: Request, now: float) -> Decision:
         """The policy's decision; what a failure cut off is held for a while where it would refuse."""
@@ -353,6 +360,13 @@ class Router:
         # With nowhere else to go it may have the replica that failed it, if that serves again.
         stream.request = replace(stream.request, excluded_replicas=frozenset())
         return replace(decision, outcome=Outcome.HELD, hold_s=left_s, retry_after_s=None)
+
+    def _keep(self, now: float) -> None:
+        """Keep replicas for the promises that lately needed them."""
+        if self._zones.due(now):
+            fleet, zones = self._fleet, self._policy.document.zones
+            kept = self._zones.draw(fleet.serving, fleet.own_share, now)
+            fleet.keep(kept if zones else {})
 
     def _place(self, stream: Stream, request: Request, now: float) -> Answer:
         """Decide, and do what was decided."""
@@ -430,9 +444,9 @@ class Router:
             stream.deadline,
             give_up_at,
             stream.arrived_at,
-            stream.lane,
+            _choosy(stream.lane) if decision and decision.rule == "company" else stream.lane,
         )
-        if self._room.full and (least := self._room.shed_candidate(tier.priority)) is not None:
+        while self._room.full and (least := self._room.shed_candidate(tier.priority)) is not None:
             self._room.remove(least.request_id)
             displaced = Saturated("held requests of a more important tier took its place")
             self._shed.append(self._refuse(self._streams[least.request_id], None, displaced, now))
@@ -446,10 +460,23 @@ class Router:
         self, stream: Stream, decision: Decision | None, error: ParetoserveError | None, now: float
     ) -> Refused:
         self._settle(stream)
+        if decision is not None:
+            self._miss(stream, decision, now)
         unfit = error is None and decision is not None and decision.unfit
         # What has run was fit: profiles may have changed since, but the promise was given.
         self._judge(stream, End.INVALID if unfit and not stream.moves else End.FAILED, now)
         return Refused(stream.request, decision, error)
+
+    def _miss(self, stream: Stream, decision: Decision, now: float) -> None:
+        """Note what a refused request would have needed, of the profile where it costs least."""
+        request, tpot_ms = stream.request, stream.promised.tpot_ms
+        weighed = (c for c in decision.candidates if c.prediction is not None)
+        best = min(weighed, key=lambda c: c.price, default=None) if tpot_ms < math.inf else None
+        if best is not None and not best.guest:
+            tpot_ms *= request.estimate.accepts(best.profile)
+            output = request.estimate.output_tokens
+            profile = self._profiles[best.profile]
+            self._zones.add(profile, tpot_ms, request.prompt_tokens, output, now)
 
     def _expired(self, now: float) -> Iterator[Placed | Refused]:
         """Those that can wait no longer get what the tier's overload order gives them."""
@@ -524,7 +551,8 @@ class Router:
             return 1.0
         rest = self._experience.rest_high(stream) if stream.targets.e2e_ms < math.inf else 0.0
         fastest = self._paces.fastest(stream.tier, stream.request.model, fleet)
-        return headroom_ms(stream, rest, fastest, escalation, fleet.taken_at)
+        share = spendable(escalation, self._fleet.own_share)
+        return headroom_ms(stream, rest, fastest, share, fleet.taken_at)
 
     def _worth_moving(self, stream: Stream, leg: Leg, fleet: Snapshot) -> bool:
         """Whether a faster profile would raise the chance of keeping the promise by enough."""
@@ -534,7 +562,8 @@ class Router:
         present = present_pace(leg, state, learned, now)
         fastest = self._paces.fastest(stream.tier, stream.request.model, fleet)
         gain = chance(stream, lasting, fastest, now) - chance(stream, lasting, present, now)
-        return gain >= self._policy.document.escalation.gain
+        burn = fleet.burn.get((stream.tenant.name, stream.tier.name), 0.0)
+        return gain >= least_gain(self._policy.document.escalation, burn)
 
     def _move(self, stream: Stream, request: Request, now: float) -> Placed | None:
         """Move a stream to a replica that is in time for its rest, if there is one."""
@@ -558,6 +587,11 @@ class Router:
         if leg is None:
             return
         request_id, self._freed = stream.request.request_id, True
+        if not leg.ticket.guest:
+            late = leg.decision.outcome is Outcome.DEGRADED  # its ticket asks for nothing
+            needed_ms = stream.promised.tpot_ms * leg.acceptance if late else leg.ticket.tpot_ms
+            profile = self._profiles[leg.profile.name]
+            self._zones.add(profile, needed_ms, leg.uncached, leg.tokens, now)
         self._experience.ended(leg, self._fleet.state(leg.ticket.replica_id, now), now)
         self._fleet.release(request_id)
         self._charge(stream, cost - leg.ticket.gpu_seconds)
@@ -601,6 +635,13 @@ class Router:
 def _patience_s(stream: Stream, now: float) -> float:
     """For how long a request may queue behind others before it is decided on its own."""
     return min(QUEUE_SHARE * max(0.0, stream.deadline - now), LONGEST_QUEUE_S)
+
+
+def _choosy(lane: Lane) -> Lane:
+    """The lane of those that could have had a place, and wait for a better one: nobody has to wait
+    behind them.
+    """
+    return (*lane, "company")
 
 
 def _no_longer_offered(tier: Tier) -> Unavailable:

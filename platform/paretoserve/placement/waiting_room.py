@@ -20,8 +20,6 @@ from dataclasses import dataclass, field
 from paretoserve.domain.errors import Saturated
 from paretoserve.ledger.fairness import VirtualTime
 
-CAPACITY = 10_000
-
 Lane = tuple[Hashable, ...]
 """What a request needs of a replica; requests that need the same are alike."""
 Blocked = Mapping[str, Set[Lane]]
@@ -47,11 +45,14 @@ class Waiting:
 
 
 class WaitingRoom:
-    """Holds up to `capacity` requests. `fairness` is charged by the caller as it places them."""
+    """Holds up to `capacity` requests; made smaller, it takes none until enough have gone.
 
-    def __init__(self, fairness: VirtualTime, capacity: int = CAPACITY) -> None:
+    `fairness` is charged by the caller as it places them.
+    """
+
+    def __init__(self, fairness: VirtualTime, capacity: int) -> None:
         self._fairness = fairness
-        self._capacity = capacity
+        self.capacity = capacity
         self._entries: dict[str, _Entry] = {}
         self._tiers: dict[str, _Tier] = {}
         self._expiry = _Heap()
@@ -67,14 +68,14 @@ class WaitingRoom:
     @property
     def full(self) -> bool:
         """Whether one must go, a `shed_candidate` if there is one, before another can come."""
-        return len(self._entries) >= self._capacity
+        return len(self._entries) >= self.capacity
 
     def add(self, waiting: Waiting) -> None:
         """Hold a request. Raises Saturated when full; ValueError for one that is held already."""
         if waiting.request_id in self._entries:
             raise ValueError(f"request {waiting.request_id} is held already")
         if self.full:
-            raise Saturated(f"{self._capacity} requests wait for room already", retry_after_s=1.0)
+            raise Saturated(f"{self.capacity} requests wait for room already", retry_after_s=1.0)
         self._added += 1
         entry = _Entry(waiting, self._added)
         self._entries[waiting.request_id] = entry

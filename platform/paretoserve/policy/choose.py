@@ -18,6 +18,7 @@ from paretoserve.policy.weigh import Board
 SHORTEST_HOLD_MS = 2.0
 LAST_STEPS = ("degrade", "shed")
 LONGEST_HOLD_MS = 60_000.0
+"""Of one that is promised no time at all."""
 
 
 class Choice(NamedTuple):
@@ -32,16 +33,17 @@ class Choice(NamedTuple):
 
 
 def choose(board: Board) -> Choice:
-    """One choice. A request with time to wait waits for room to spare in its cheapest option; a
-    stream that runs already cannot wait, and leaves for nothing less than a confident placement.
+    """One choice. A patient request waits for room to spare in its cheapest option, any other for a
+    while for like company; a stream that runs already cannot wait, and leaves for nothing less than
+    a confident placement.
     """
     may_wait = board.document.hold and not board.case.request.running
     if may_wait and not board.case.request.generated and _has_time(board):
         slack = slack_ms(board)
         if slack > board.document.patience_s * 1000:
             return _spare(board) or Choice(Outcome.HELD, "patience", hold_s=slack / 1000)
-    if (placed := _in_time(board)) is not None:
-        return _explored(board, placed)
+    if (choice := _timely(board, may_wait=may_wait)) is not None:
+        return choice
     if may_wait and (slack := slack_ms(board)) > SHORTEST_HOLD_MS:
         return Choice(Outcome.HELD, "hold", hold_s=slack / 1000)
     for step in _overload(board.case):
@@ -81,26 +83,56 @@ def slack_ms(board: Board) -> float:
             first = prefill_ms(curve, request.prompt_tokens) + tpot
             whole = first + tpot * request.estimate.output_tokens_high
             most = max(most, min(targets.ttft_ms - 1.25 * first, targets.e2e_ms - 1.25 * whole))
-            if most >= LONGEST_HOLD_MS:
+            if most == math.inf:
+                most = LONGEST_HOLD_MS
                 break
-    return min(most, LONGEST_HOLD_MS) - request.waited_ms
+    return most - request.waited_ms
 
 
-def _in_time(board: Board) -> Choice | None:
-    """The best replica of the first option that has one in time."""
-    if (found := _first(board, board.confident)) is not None:
+def _timely(board: Board, *, may_wait: bool) -> Choice | None:
+    """A replica that is in time, in like company first; None where none is."""
+    placed = _in_time(board, alike=True)
+    if placed is None and may_wait and (company_s := _company_s(board)) > 0:
+        return Choice(Outcome.HELD, "company", hold_s=company_s)
+    placed = placed or _in_time(board)
+    return _explored(board, placed) if placed is not None else None
+
+
+def _company_s(board: Board) -> float:
+    """For how long a request that is in time somewhere waits for a replica in like company; 0 when
+    it has waited for its share, goes on with its answer, is in time nowhere, or has no company.
+    """
+    share, likely, request = board.document.group_wait, _likely(board), board.case.request
+    company = (1 in board.alike(option).tobytes() for option in board.options)
+    if request.generated or share == 0 or not any(company):
+        return 0.0
+    if not any(board.has(option, likely) for option in board.options):
+        return 0.0
+    waited_ms = request.waited_ms
+    left_ms = share * (slack_ms(board) + waited_ms) - waited_ms
+    return left_ms / 1000 if left_ms > SHORTEST_HOLD_MS else 0.0
+
+
+def _likely(board: Board) -> Flags:
+    """Replicas that are in time by the least that the policy goes by."""
+    return board.timely if board.document.median else board.confident
+
+
+def _in_time(board: Board, *, alike: bool = False) -> Choice | None:
+    """The best replica of the first option that has one in time, `alike` for one in like company."""
+    if (found := _first(board, board.confident, alike=alike)) is not None:
         return Choice(Outcome.PLACED, "confident", *found)
     if board.case.request.running or not board.document.median:
         return None
-    if (found := _first(board, board.timely)) is None:
+    if (found := _first(board, board.timely, alike=alike)) is None:
         return None
     return Choice(Outcome.PLACED, "median", *found)
 
 
-def _first(board: Board, which: Flags) -> tuple[Option, int] | None:
+def _first(board: Board, which: Flags, *, alike: bool = False) -> tuple[Option, int] | None:
     """The best replica of the first option that has one."""
     for option in board.options:
-        place = board.best(option, which)
+        place = board.best(option, which, alike=alike)
         if place is not None:
             return option, place
     return None
@@ -111,8 +143,7 @@ def _spare(board: Board) -> Choice | None:
     option = next((option for option in board.options if option.rejection is None), None)
     if option is None:
         return None
-    likely = board.timely if board.document.median else board.confident
-    for rule, which in (("confident", board.confident), ("median", likely)):
+    for rule, which in (("confident", board.confident), ("median", _likely(board))):
         place = board.best(option, which & board.columns.spare)
         if place is not None:
             return Choice(Outcome.PLACED, rule, option, place)
@@ -181,7 +212,7 @@ def _explored(board: Board, greedy: Choice) -> Choice:
         place = board.best(drawn, timely)
         if drawn is not greedy.option and place is not None:
             return Choice(Outcome.PLACED, "explore", drawn, place, propensity=share)
-    return Choice(*greedy[:-1], propensity=1 - epsilon + share)
+    return greedy._replace(propensity=1 - epsilon + share)
 
 
 def _timely_by_curve(board: Board) -> Flags:

@@ -204,7 +204,9 @@ class Columnist:
                 break
         tightest = min(state.tightest_tpot_ms, fullest)
         # With a flat curve one stream is as slow as many: an idle replica has room all the same.
-        comfortable = state.held == 0 or ahead.tpot_ms <= self._document.spare * tightest
+        # Where nothing tighter is promised than the profile can tell, nobody needs the rest.
+        share = self._document.spare if tightest < fullest else 1.0
+        comfortable = state.held == 0 or ahead.tpot_ms <= share * tightest
         prompts = state.prefill_rate * ahead.token_ms / 1000
         used = max(self._used(profile, ahead), prompts)
         batch, slower = ahead.load * profile.limits.admit, max(ahead.ttft_factor, ahead.tpot_factor)

@@ -200,7 +200,9 @@ def _why(board: Board, choice: Choice) -> str:
         words = verdicts(board)
         why = "; ".join(f"{o.profile.name}: {_summary(o, words)}" for o in board.options)
         if choice.outcome is Outcome.HELD:
-            return f"held for {choice.hold_s:.2f} s at most ({why})"
+            lone = choice.rule == "company"
+            what = ", for a replica where nothing tighter is promised" if lone else ""
+            return f"held for {choice.hold_s:.2f} s at most{what} ({why})"
         return f"no allowed profile can take it ({why})"
     name = choice.option.profile.name
     match choice.rule:

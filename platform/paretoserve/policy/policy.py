@@ -4,7 +4,8 @@
    of its replicas is weighed: what it would give the request, at the median and at the policy's
    confidence, and whether anything speaks against it.
 2. Of the replicas that are in time at that confidence, the cheapest option's best; where there is
-   none, the same at the median.
+   none, the same at the median. Replicas where nothing tighter is promised than to the request come
+   first, and are waited for a while.
 3. A request with time to wait waits for a replica with room to spare; one that nothing can take
    in time is held for as long as its targets leave slack.
 4. Then the tier's overload order: spill into reserved slots, degrade, shed.

@@ -20,7 +20,7 @@ from paretoserve.policy.protocols import Case
 
 WORTH_FOLLOWING = 0.125
 """Share of a prompt that a replica must hold for that to say where the request goes."""
-LIKE = 0.1
+LIKE = 0.15
 """Promises that differ by less, in log2, are like company."""
 _VERDICTS = tuple(Verdict)
 _CODE = {verdict: code for code, verdict in enumerate(_VERDICTS)}
@@ -75,8 +75,9 @@ class Board(NamedTuple):
             request.estimate.accepts(self.columns.states[place].profile),
         )
 
-    def best(self, option: Option, which: Flags) -> int | None:
-        """The place of the option's best replica among `which`; None without any.
+    def best(self, option: Option, which: Flags, *, alike: bool = False) -> int | None:
+        """The place of the option's best replica among `which`, `alike` of those where nothing
+        tighter is promised than to this request; None without any.
 
         Requests that only a lightly loaded replica can serve fill a profile's replicas from the
         first one on, each as far as is comfortable; those that a full one can serve too, and
@@ -89,12 +90,15 @@ class Board(NamedTuple):
         flags, first = which[span], int(span.start)
         if 1 not in flags.tobytes():
             return None
-        accepts = self.case.request.estimate.accepts(option.profile.name)
-        own = math.log2(max(accepts * self.case.tpot_ms, 1e-6))
+        if alike:
+            flags = flags & self.alike(option)
+            if 1 not in flags.tobytes():
+                return None
+        own = self._own(option)
         company, like = self.columns.company[span], min(own, option.fullest)
         if self.document.pack > 0 and self.case.burn <= 1:
             comfortable = self._warmest(flags & self._comfortable(span), span)
-            filled = (comfortable & (company > like - LIKE)).tobytes()
+            filled = (comfortable & self.alike(option)).tobytes()
             last_first = option.guest or own >= option.fullest
             at = filled.rfind(1) if last_first else filled.find(1)
             if at >= 0:
@@ -102,6 +106,23 @@ class Board(NamedTuple):
         worse = 1 + self.document.group * np.abs(company - like)
         e2e_ms = self.forecast.e2e_ms()[span]
         return first + int(np.where(flags, e2e_ms * worse, math.inf).argmin())
+
+    def alike(self, option: Option) -> Flags:
+        """Of the option's replicas, those where nothing tighter is promised than to this request, or
+        that hold so much of its prompt that it follows that.
+        """
+        span = option.places
+        like = min(self._own(option), option.fullest)
+        found = self.columns.company[span] > like - LIKE
+        if not isinstance(self.uncached, float):
+            worth = self.case.request.prompt_tokens * (1 - WORTH_FOLLOWING)
+            found = found | (self.uncached[span] <= worth)
+        return np.asarray(found)
+
+    def _own(self, option: Option) -> float:
+        """Log2 of the TPOT that it can stand, by the profile's curve."""
+        accepts = self.case.request.estimate.accepts(option.profile.name)
+        return math.log2(max(accepts * self.case.tpot_ms, 1e-6))
 
     def _warmest(self, flags: Flags, span: slice) -> Flags:
         """Those of the span's replicas that hold most of the prompt, if that is worth following."""

@@ -26,7 +26,9 @@ from paretoserve.placement.escalation import (
     Watchlist,
     chance,
     headroom_ms,
+    least_gain,
     present_pace,
+    spendable,
 )
 from paretoserve.placement.streams import Leg, Stream
 
@@ -54,7 +56,7 @@ def lasting(more: float) -> float:
 
 
 def headroom(found: Stream, now_ms: float = 200, rest: float = 100) -> float:
-    return headroom_ms(found, rest, FASTEST, ESCALATION, ARRIVED + now_ms / 1000)
+    return headroom_ms(found, rest, FASTEST, ESCALATION.share, ARRIVED + now_ms / 1000)
 
 
 DELAY_MS = 20 + 0.1 * 511 + 1000 * LOOK_EVERY_S
@@ -266,3 +268,21 @@ def test_a_replica_that_is_gone_is_forgotten() -> None:
     paces.forget("fast-0")
     paces.forget("fast-0")
     assert not paces._outlooks
+
+
+@pytest.mark.parametrize(
+    ("burn", "gain"), [(0.0, 0.5), (0.1, 0.5), (0.5, 0.2), (1.0, 0.1), (14.4, 0.1)]
+)
+def test_a_tenant_whose_budget_stands_a_miss_must_gain_more(burn: float, gain: float) -> None:
+    assert least_gain(Escalation(gain=0.1), burn) == pytest.approx(gain)
+
+
+def test_no_stream_must_gain_more_than_it_can() -> None:
+    assert least_gain(Escalation(gain=0.3), 0.0) == 0.8
+    assert least_gain(Escalation(gain=0.9), 0.0) == 0.9
+
+
+def test_who_sees_less_of_the_fleet_keeps_more_time_back() -> None:
+    alone, one_of_four = spendable(ESCALATION, 1.0), spendable(ESCALATION, 0.25)
+    assert alone == ESCALATION.share
+    assert one_of_four == pytest.approx(0.94 * ESCALATION.share)

@@ -274,3 +274,37 @@ def test_replicas_come_by_id() -> None:
     fleet = fleet_of(state("wide-0"), state("fast-1"), state("fast-0"))
     assert [r.replica_id for r in fleet.snapshot(0.0).replicas] == ["fast-0", "fast-1", "wide-0"]
     assert fleet.snapshot(7.0).taken_at == 7.0
+
+
+def test_the_first_serving_replicas_of_a_profile_are_kept_for_promises() -> None:
+    fleet = fleet_of(
+        state("fast-0"),
+        state("wide-0", health=Health.DRAINING),
+        state("wide-1", running=1, tightest_tpot_ms=25.0),
+        state("wide-2", running=1, tightest_tpot_ms=6.5),
+        state("wide-3"),
+    )
+    fleet.keep({"wide": [8.0, 8.0]})
+    assert tightest(fleet) == [math.inf, math.inf, 8.0, 6.5, math.inf]
+    assert fleet.serving == {"fast": 1, "wide": 3}
+    fleet.keep({"wide": [8.0]})
+    assert tightest(fleet) == [math.inf, math.inf, 8.0, 6.5, math.inf]
+    fleet.keep({})
+    assert tightest(fleet) == [math.inf, math.inf, 25.0, 6.5, math.inf]
+
+
+def test_what_is_kept_as_before_changes_nothing() -> None:
+    fleet = fleet_of()
+    fleet.keep({"fast": [2.0]})
+    before = seen(fleet)
+    fleet.keep({"fast": [2.0]})
+    assert seen(fleet) is before
+
+
+def tightest(fleet: Fleet) -> list[float]:
+    return [replica.tightest_tpot_ms for replica in fleet.snapshot(0.0).replicas]
+
+
+def test_a_router_knows_its_share_of_the_requests() -> None:
+    fleet = fleet_of(state("fast-0", running=8, own=Share(2, 0, 0, 0)))
+    assert fleet.own_share == pytest.approx(0.25)

@@ -33,7 +33,6 @@ from paretoserve.placement.router import (
     Router,
 )
 from paretoserve.placement.tickets import TicketIssuer
-from paretoserve.placement.waiting_room import WaitingRoom
 from paretoserve.policy.policy import Policy
 
 FAST = profile("fast", ((1, 1.0), (8, 1.7)), max_batch=8, admit=2)
@@ -64,7 +63,7 @@ class World:
         self.fleet, self.ledger = Fleet(), Ledger()
         self.attainment = Attainment({tier.name: tier.percentile for tier in tiers})
         self.router = Router(
-            Policy(document(**parameters), tiers, profiles),
+            Policy(document(**{"most_held": room, **parameters}), tiers, profiles),
             tiers,
             profiles,
             fleet=self.fleet,
@@ -72,7 +71,6 @@ class World:
             tickets=TicketIssuer(b"a key of 16 bytes"),
             attainment=self.attainment,
         )
-        self.router._room = WaitingRoom(self.router._fairness, room)
         for one in replicas or (state("fast-0"), state("wide-0")):
             self.router.observe(one)
 
@@ -820,3 +818,89 @@ def test_a_tenant_whose_budget_burns_is_told_of_in_the_snapshot() -> None:
         world.arrive("premium", f"r{number}", NOW + number / 10)
         world.finish(f"r{number}", NOW + number / 10 + 0.5)  # its first token is late
     assert world.router.snapshot(NOW + 5).burn[("acme", "premium")] > 1
+
+
+QUICK = Tier(name="quick", ttft_ms=1000, tpot_ms=8, priority=50, profiles=("wide",))
+
+
+def busy_with_quick(**more: Any) -> World:
+    """Two wide replicas; requests that need a quick one came and went, and one is just beginning."""
+    world = World(state("wide-0"), state("wide-1"), tiers=(*TIERS, QUICK), **more)
+    for number in range(40):
+        at = NOW + number / 4
+        for name in ("wide-0", "wide-1"):
+            world.router.observe(state(name, observed_at=at))
+        world.arrive("quick", f"r{number}", at)
+        last_at = world.stream(f"r{number}", pace_ms=7, tokens=100, begin=at + 0.02)
+        world.finish(f"r{number}", last_at, got=100)
+    for name in ("wide-0", "wide-1"):
+        world.router.observe(state(name, observed_at=NOW + 11))
+    world.arrive("standard", "last", NOW + 11)
+    return world
+
+
+def tightest(world: World) -> list[float]:
+    replicas = world.router.snapshot(NOW + 11).replicas
+    return [replica.tightest_tpot_ms for replica in replicas if replica.profile == "wide"]
+
+
+def test_replicas_are_kept_for_the_promises_that_lately_needed_them() -> None:
+    assert tightest(busy_with_quick()) == [8, 25]
+
+
+def test_a_policy_may_keep_none() -> None:
+    assert sorted(tightest(busy_with_quick(zones=False))) == [25, math.inf]
+
+
+def test_what_is_refused_for_want_of_a_replica_has_one_kept_for_it() -> None:
+    """Else those who ask for little would keep it out for good."""
+    crowd = {"running": 60, "tightest_tpot_ms": 25.0}
+    full = (state("wide-0", **crowd), state("wide-1", **crowd))
+    world = World(*full, tiers=(*TIERS, QUICK), hold=False)
+    for number in range(12):
+        refused = world.arrive("quick", f"r{number}", NOW + number / 4)
+        assert isinstance(refused, Refused)
+    world.arrive("standard", "last", NOW + 4)
+    assert tightest(world) == [8, 25]
+
+
+def test_an_idle_replica_is_closed_to_nobody_however_slow_its_curve_was_found() -> None:
+    """Nobody there could be crowded. Else what is refused would keep the replica for itself."""
+    world = World(state("wide-0"), state("wide-1"), tiers=(*TIERS, QUICK))
+    for number in range(30):
+        at = NOW + number
+        for name in ("wide-0", "wide-1"):
+            world.router.observe(state(name, observed_at=at))
+        placed = world.arrive("quick", f"r{number}", at)
+        assert isinstance(placed, Placed), number
+        last_at = world.stream(f"r{number}", pace_ms=7.9, tokens=100, begin=at + 0.02)
+        world.finish(f"r{number}", last_at, got=100)
+    assert world.router.snapshot(NOW + 30).residuals["wide"].at(0.0).tpot > 1.2
+
+
+def test_nobody_waits_behind_one_that_waits_for_better_company() -> None:
+    tight = state("wide-0", running=2, tightest_tpot_ms=7.5)
+    full = state("wide-1", running=60, tightest_tpot_ms=11.9)
+    world = World(tight, full)
+    first, second = world.arrive("standard", "a"), world.arrive("standard", "b", NOW + 0.5)
+    assert isinstance(first, Held)
+    assert isinstance(second, Held)
+    assert first.decision is not None
+    assert second.decision is not None
+    assert (first.decision.rule, second.decision.rule) == ("company", "company")
+    assert second.decision.hold_s == pytest.approx(first.decision.hold_s)
+    world.router.observe(state("wide-0", running=2, tightest_tpot_ms=7.5, observed_at=NOW + 0.7))
+    (placed,) = world.router.tick(NOW + 0.7)
+    assert isinstance(placed, Placed)
+    assert (placed.request.request_id, placed.ticket.replica_id) == ("a", "wide-0")
+
+
+def test_of_a_room_made_smaller_the_least_important_go() -> None:
+    world = full_of_premium()
+    for number in range(4):
+        world.arrive("patient", f"r{number}")
+    smaller = Policy(document(most_held=2), TIERS, (FAST, WIDE))
+    world.router.reconfigure(smaller, TIERS, (FAST, WIDE))
+    assert isinstance(world.arrive("strict", "high"), Held)
+    refused = [answer for answer in world.router.tick(NOW) if isinstance(answer, Refused)]
+    assert (len(refused), world.router.held) == (3, 2)

@@ -26,7 +26,7 @@ def held(
 
 
 def room_of(*waiting: Waiting, fairness: VirtualTime | None = None) -> WaitingRoom:
-    room = WaitingRoom(fairness or VirtualTime())
+    room = WaitingRoom(fairness or VirtualTime(), capacity=1000)
     for one in waiting:
         room.add(one)
     return room

@@ -61,8 +61,10 @@ def with_overload(*order: str) -> Policy:
         ("all of a long answer", request("agent", estimate=Estimate(50, 300)),
          4000 - 1.25 * (6 + 300)),
         ("the client's own target", request("strict", ttft_ms=100.0), 100 - 1.25 * 6),
-        ("no longer than a minute", request("batch"), 60_000),
-        ("a minute in all", request("batch", waited_ms=50_000.0), 10_000),
+        ("all of two minutes", request("batch", estimate=Estimate(50, 300)),
+         120_000 - 1.25 * (6 + 300)),
+        ("less what it has waited", request("batch", estimate=Estimate(50, 300), waited_ms=7e4),
+         50_000 - 1.25 * (6 + 300)),
     ],
 )  # fmt: skip
 def test_how_long_a_request_is_held(why: str, asked: Request, hold_ms: float) -> None:
@@ -85,8 +87,66 @@ def test_a_request_is_not_held_in_vain(why: str, asked: Request) -> None:
     assert decide(asked).outcome is Outcome.REJECTED, why
 
 
+def test_what_is_promised_no_time_is_held_for_a_minute() -> None:
+    paced = Tier(name="paced", tpot_ms=25, profiles=("fast", "wide"))
+    decision = decide(request("paced", waited_ms=10_000.0), by=policy(tiers=(*TIERS, paced)))
+    assert (decision.outcome, decision.hold_s) == (Outcome.HELD, 50.0)
+
+
 def test_a_policy_may_hold_nobody() -> None:
     assert decide(request("strict"), by=policy(hold=False)).rule == "shed"
+
+
+# Company: a request waits a while for a replica where nothing tighter is promised
+
+
+TIGHT = state("wide-0", running=20, tightest_tpot_ms=10.0)
+"""In time for anybody, and kept fast for somebody."""
+FULL_OF_LIKE = state("wide-1", running=240, tightest_tpot_ms=19.5)
+"""As full as the promises there allow."""
+SLACK_MS = 1000 - 1.25 * 6
+
+
+def test_a_request_waits_for_like_company() -> None:
+    decision = decide(request(), TIGHT, FULL_OF_LIKE)
+    assert (decision.outcome, decision.rule) == (Outcome.HELD, "company")
+    assert decision.hold_s == pytest.approx(0.7 * SLACK_MS / 1000)
+    assert decision.reason.startswith(
+        "held for 0.69 s at most, for a replica where nothing tighter is promised (wide: "
+    )
+
+
+@pytest.mark.parametrize(
+    ("why", "asked", "parameters"),
+    [
+        ("it has waited for its share", request(waited_ms=0.7 * SLACK_MS), {}),
+        ("it may not wait for that", request(), {"group_wait": 0.0}),
+        ("nobody may wait", request(), {"hold": False}),
+        ("it goes on after a failure", request(generated=9), {}),
+    ],
+)
+def test_then_it_takes_any(why: str, asked: Request, parameters: dict[str, float]) -> None:
+    decision = decide(asked, TIGHT, FULL_OF_LIKE, by=policy(**parameters))
+    assert (decision.outcome, decision.rule) == (Outcome.PLACED, "confident"), why
+
+
+def test_where_no_replica_is_like_company_there_is_nothing_to_wait_for() -> None:
+    assert decide(request(), TIGHT).rule == "confident"
+
+
+def test_it_follows_most_of_its_prompt_into_any_company() -> None:
+    asked = request(prompt_tokens=4000, cached=(("wide-0", 3900),))
+    decision = decide(asked, TIGHT, state("wide-1"))
+    assert decision.chosen is not None
+    assert decision.chosen.replica_id == "wide-0"
+
+
+def test_it_takes_like_company_at_once_though_only_the_median_is_in_time() -> None:
+    learned = residuals(tpot=1.0, tpot_high=1.6)
+    roomy = state("wide-1", running=190, tightest_tpot_ms=25.0)
+    decision = decide(request(), TIGHT, roomy, wide=learned)
+    assert decision.chosen is not None
+    assert (decision.rule, decision.chosen.replica_id) == ("median", "wide-1")
 
 
 # Patience: a request with time waits for room to spare in its cheapest profile
@@ -99,21 +159,29 @@ def test_a_patient_request_takes_room_to_spare() -> None:
 
 def test_a_patient_request_takes_nothing_else() -> None:
     """The dearer profile is idle, and the cheaper one could take it in time."""
-    nearly_full = state("wide-0", running=230)
+    nearly_full = state("wide-0", running=200, tightest_tpot_ms=19.0)
     decision = decide(request("batch", estimate=SHORT), nearly_full, state("fast-0"))
     assert (decision.outcome, decision.rule) == (Outcome.HELD, "patience")
     assert {c.replica_id: c.verdict for c in decision.candidates}["wide-0"] is Verdict.FEASIBLE
 
 
 def test_when_its_patience_ends_it_takes_what_is_in_time() -> None:
-    asked = request("batch", estimate=SHORT, waited_ms=58_000.0)
-    decision = decide(asked, state("wide-0", running=230))
+    nearly_full = state("wide-0", running=200, tightest_tpot_ms=19.0)
+    ends_ms = 120_000 - 1.25 * (6 + 40) - 5_000
+    waiting = request("batch", estimate=SHORT, waited_ms=ends_ms - 10)
+    assert decide(waiting, nearly_full).rule == "patience"
+    assert decide(replace(waiting, waited_ms=ends_ms), nearly_full).rule == "confident"
+
+
+def test_where_nothing_tight_is_promised_all_room_is_to_spare() -> None:
+    decision = decide(request("batch", estimate=SHORT), state("wide-0", running=230))
     assert (decision.outcome, decision.rule) == (Outcome.PLACED, "confident")
 
 
 def test_patience_can_be_made_longer() -> None:
     asked = request("batch", estimate=SHORT)
-    decision = decide(asked, state("wide-0", running=230), by=policy(patience_s=100))
+    nearly_full = state("wide-0", running=200, tightest_tpot_ms=19.0)
+    decision = decide(asked, nearly_full, by=policy(patience_s=130))
     assert decision.outcome is Outcome.PLACED
 
 

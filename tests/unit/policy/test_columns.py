@@ -72,7 +72,8 @@ def test_company_is_the_tightest_promise_that_the_profile_can_tell_from_others()
     [
         ({}, True),
         ({"running": 4}, True),
-        ({"running": 31}, False),  # as slow as it can be
+        ({"running": 31}, True),  # nobody there needs it faster than it can be when full
+        ({"running": 31, "tightest_tpot_ms": 2.9}, False),  # one does
         ({"running": 40}, False),  # all slots are taken
         ({"running": 4, "tightest_tpot_ms": 1.3}, False),  # too near to a promise
         ({"tightest_tpot_ms": 0.5}, True),  # idle, whatever was promised

@@ -25,7 +25,7 @@ def decide(
 @pytest.mark.parametrize(
     ("replica", "asked", "verdict", "detail"),
     [
-        (state("fast-0"), {}, Verdict.FEASIBLE, "in time at 95%"),
+        (state("fast-0"), {}, Verdict.FEASIBLE, "in time at 98%"),
         (state("fast-0", health=Health.DRAINING), {}, Verdict.NOT_SERVING, "replica is draining"),
         (state("fast-0", observed_at=NOW - 7.5), {}, Verdict.NOT_SERVING,
          "not heard of for 7.5 s, limit 5 s"),
@@ -33,7 +33,7 @@ def decide(
         (state("fast-0", kv_total_tokens=1000, kv_used_tokens=900), {}, Verdict.FULL,
          "KV cache has room for 100 tokens more"),
         (state("fast-0", running=10, tightest_tpot_ms=1.5), {}, Verdict.CROWDS,
-         "TPOT 1.62 ms with one stream more, 1.5 ms is promised to one there"),
+         "TPOT 1.62 ms with one stream more, 1.5 ms is promised or kept there"),
         (state("fast-0"), {"excluded_replicas": frozenset({"fast-0"})}, Verdict.FAILED_BEFORE,
          "already failed this request"),
         (state("fast-0"), {"waited_ms": 299.0}, Verdict.LATE_TTFT,
@@ -56,7 +56,7 @@ def test_every_verdict_comes_with_its_numbers(
 
 def test_what_is_only_likely_says_what_the_risk_is() -> None:
     (found,) = decide("strict", state("fast-0"), learned=RISKY).candidates
-    assert found.detail == "in time at the median, not at 95%: TPOT 3.0 ms predicted, 2 ms promised"
+    assert found.detail == "in time at the median, not at 98%: TPOT 3.0 ms predicted, 2 ms promised"
 
 
 def test_what_is_kept_for_others_says_so() -> None:

@@ -1,6 +1,7 @@
 """Filter `protect`: median TPOT with one stream more <= `protect` x the tightest promised there.
 
-Inputs: the replica's outlook and the tightest promise among the requests that it holds.
+Inputs: the replica's outlook and the tightest promise among the requests that it holds, or that it
+is kept for. One that holds nothing crowds nobody.
 Intent: a newcomer pays for its own lateness, never a resident. Left out in a prototype, the worst
 tier's attainment fell from 0.996 to 0.896.
 """
@@ -23,9 +24,9 @@ def protect(
 ) -> Rejection | None:
     tightest = state.tightest_tpot_ms
     tpot = outlook.tpot_ms * outlook.tpot_factor
-    if tpot <= document.protect * tightest:
+    if state.held == 0 or tpot <= document.protect * tightest:
         return None
     return Rejection(
         Verdict.CROWDS,
-        f"TPOT {tpot:.2f} ms with one stream more, {tightest:g} ms is promised to one there",
+        f"TPOT {tpot:.2f} ms with one stream more, {tightest:g} ms is promised or kept there",
     )

@@ -19,7 +19,7 @@ BLOCK_S = 60.0
 """Requests of one such stretch of time meet much the same load, so they are not independent."""
 SAME = 1e-6
 MOST_DIFFERENT = 0.01
-NOT_REDECIDED = ("confidence", "length_quantile", "escalation")
+NOT_REDECIDED = ("confidence", "length_quantile", "escalation", "zones", "most_held")
 """Parameters that act before or after a decision: what it was told already has them in it."""
 
 Reward = Literal["attainment", "cost"]

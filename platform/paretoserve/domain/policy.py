@@ -119,7 +119,8 @@ class PolicyDocument(Document):
     patience_s: float = Field(
         default=5.0,
         gt=0,
-        description="a request with more slack than this waits until a replica has room to spare",
+        description="until this long before it would be late on a full replica, a request waits for "
+        "room to spare",
     )
     most_held: int = Field(
         default=20_000,

@@ -38,10 +38,8 @@ def choose(board: Board) -> Choice:
     a confident placement.
     """
     may_wait = board.document.hold and not board.case.request.running
-    if may_wait and not board.case.request.generated and _has_time(board):
-        slack = slack_ms(board)
-        if slack > board.document.patience_s * 1000:
-            return _spare(board) or Choice(Outcome.HELD, "patience", hold_s=slack / 1000)
+    if may_wait and (patience := _patience_ms(board)) > 0:
+        return _spare(board) or Choice(Outcome.HELD, "patience", hold_s=patience / 1000)
     if (choice := _timely(board, may_wait=may_wait)) is not None:
         return choice
     if may_wait and (slack := slack_ms(board)) > SHORTEST_HOLD_MS:
@@ -62,11 +60,30 @@ def _overload(case: Case) -> Sequence[str]:
     return order
 
 
-def _has_time(board: Board) -> bool:
-    """Whether its targets leave so much time that its slack may be worth patience."""
-    targets, waited_ms = board.case.targets, board.case.request.waited_ms
-    left_ms = min(targets.ttft_ms, targets.e2e_ms) - waited_ms
-    return left_ms > board.document.patience_s * 1000
+def _patience_ms(board: Board) -> float:
+    """For how long it takes only what others have to spare: until `patience_s` before it would be
+    late in its first option as full as that can be; 0 or less for no longer.
+    """
+    targets, request = board.case.targets, board.case.request
+    kept_back_ms = board.document.patience_s * 1000
+    if request.generated or min(targets.ttft_ms, targets.e2e_ms) <= kept_back_ms:
+        return 0.0
+    option = next((option for option in board.options if option.rejection is None), None)
+    if option is None or option.price == math.inf:
+        return 0.0
+    left_ms = _left_ms(board, option, math.exp2(option.fullest))
+    left_ms = LONGEST_HOLD_MS if left_ms == math.inf else left_ms
+    return left_ms - request.waited_ms - kept_back_ms
+
+
+def _left_ms(board: Board, option: Option, tpot_ms: float) -> float:
+    """What the targets leave of a stay with the option at a pace, and a quarter more for what the
+    curve does not show.
+    """
+    request, targets = board.case.request, board.case.targets
+    first = prefill_ms(option.profile.curve, request.prompt_tokens) + tpot_ms
+    whole = first + tpot_ms * request.estimate.output_tokens_high
+    return min(targets.ttft_ms - 1.25 * first, targets.e2e_ms - 1.25 * whole)
 
 
 def slack_ms(board: Board) -> float:
@@ -75,18 +92,15 @@ def slack_ms(board: Board) -> float:
     From the fastest option's curve, with a quarter more for what an idle replica does not show.
     An option that is too slow even when idle (its price is infinite) is nothing to wait for.
     """
-    request, targets, most = board.case.request, board.case.targets, -math.inf
-    for option in board.options:
-        if option.rejection is None and option.price < math.inf:
-            curve = option.profile.curve
-            tpot = curve.points[0].tpot_ms
-            first = prefill_ms(curve, request.prompt_tokens) + tpot
-            whole = first + tpot * request.estimate.output_tokens_high
-            most = max(most, min(targets.ttft_ms - 1.25 * first, targets.e2e_ms - 1.25 * whole))
-            if most == math.inf:
-                most = LONGEST_HOLD_MS
-                break
-    return most - request.waited_ms
+    most = max(
+        (
+            _left_ms(board, option, option.profile.curve.points[0].tpot_ms)
+            for option in board.options
+            if option.rejection is None and option.price < math.inf
+        ),
+        default=-math.inf,
+    )
+    return (LONGEST_HOLD_MS if most == math.inf else most) - board.case.request.waited_ms
 
 
 def _timely(board: Board, *, may_wait: bool) -> Choice | None:

@@ -119,7 +119,7 @@ class PolicyDocument(Document):
     patience_s: float = Field(
         default=5.0,
         gt=0,
-        description="until this long before it would be late on a full replica, a request waits for "
+        description="a request that has longer than this to wait, on a full replica too, takes only "
         "room to spare",
     )
     most_held: int = Field(

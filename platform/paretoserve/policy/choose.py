@@ -61,19 +61,19 @@ def _overload(case: Case) -> Sequence[str]:
 
 
 def _patience_ms(board: Board) -> float:
-    """For how long it takes only what others have to spare: until `patience_s` before it would be
-    late in its first option as full as that can be; 0 or less for no longer.
+    """For how long it takes only what others have to spare: until it would be late in its first
+    option as full as that can be. 0 or less for no longer, and for one that has no time to begin with.
     """
     targets, request = board.case.targets, board.case.request
-    kept_back_ms = board.document.patience_s * 1000
-    if request.generated or min(targets.ttft_ms, targets.e2e_ms) <= kept_back_ms:
+    least_ms = board.document.patience_s * 1000
+    if request.generated or min(targets.ttft_ms, targets.e2e_ms) <= least_ms:
         return 0.0
     option = next((option for option in board.options if option.rejection is None), None)
     if option is None or option.price == math.inf:
         return 0.0
     left_ms = _left_ms(board, option, math.exp2(option.fullest))
     left_ms = LONGEST_HOLD_MS if left_ms == math.inf else left_ms
-    return left_ms - request.waited_ms - kept_back_ms
+    return left_ms - request.waited_ms if left_ms > least_ms else 0.0
 
 
 def _left_ms(board: Board, option: Option, tpot_ms: float) -> float:

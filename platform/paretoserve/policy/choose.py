@@ -38,12 +38,17 @@ def choose(board: Board) -> Choice:
     a confident placement.
     """
     may_wait = board.document.hold and not board.case.request.running
-    if may_wait and (patience := _patience_ms(board)) > 0:
-        return _spare(board) or Choice(Outcome.HELD, "patience", hold_s=patience / 1000)
+    if may_wait and (left_ms := _patience_ms(board)) is not None:
+        return _patiently(board, left_ms)
     if (choice := _timely(board, may_wait=may_wait)) is not None:
         return choice
     if may_wait and (slack := slack_ms(board)) > SHORTEST_HOLD_MS:
         return Choice(Outcome.HELD, "hold", hold_s=slack / 1000)
+    return _overloaded(board)
+
+
+def _overloaded(board: Board) -> Choice:
+    """The steps of the tier's order."""
     for step in _overload(board.case):
         if (choice := _OVERLOAD[step](board)) is not None:
             return choice
@@ -60,20 +65,31 @@ def _overload(case: Case) -> Sequence[str]:
     return order
 
 
-def _patience_ms(board: Board) -> float:
-    """For how long it takes only what others have to spare: until it would be late in its first
-    option as full as that can be. 0 or less for no longer, and for one that has no time to begin with.
+def _patiently(board: Board, left_ms: float) -> Choice:
+    """What others have to spare or nothing: work with so much time is what gives way when there is
+    more than enough of it.
+    """
+    if (placed := _spare(board)) is not None:
+        return placed
+    if left_ms > 0:
+        return Choice(Outcome.HELD, "patience", hold_s=left_ms / 1000)
+    return _overloaded(board)
+
+
+def _patience_ms(board: Board) -> float | None:
+    """For how much longer one that has time can wait: until it would be late in its first option as
+    full as that can be. None for one that has no time to begin with, or goes on with its answer.
     """
     targets, request = board.case.targets, board.case.request
     least_ms = board.document.patience_s * 1000
     if request.generated or min(targets.ttft_ms, targets.e2e_ms) <= least_ms:
-        return 0.0
+        return None
     option = next((option for option in board.options if option.rejection is None), None)
     if option is None or option.price == math.inf:
-        return 0.0
+        return None
     left_ms = _left_ms(board, option, math.exp2(option.fullest))
     left_ms = LONGEST_HOLD_MS if left_ms == math.inf else left_ms
-    return left_ms - request.waited_ms if left_ms > least_ms else 0.0
+    return left_ms - request.waited_ms if left_ms > least_ms else None
 
 
 def _left_ms(board: Board, option: Option, tpot_ms: float) -> float:

@@ -66,8 +66,6 @@ def with_overload(*order: str) -> Policy:
          120_000 - 1.25 * (22 + 20 * 300)),
         ("less what it has waited", request("batch", estimate=Estimate(50, 300), waited_ms=7e4),
          50_000 - 1.25 * (22 + 20 * 300)),
-        ("impatient, till an idle replica would be late",
-         request("batch", estimate=Estimate(50, 300), waited_ms=115e3), 5_000 - 1.25 * (6 + 300)),
     ],
 )  # fmt: skip
 def test_how_long_a_request_is_held(why: str, asked: Request, hold_ms: float) -> None:
@@ -168,12 +166,14 @@ def test_a_patient_request_takes_nothing_else() -> None:
     assert {c.replica_id: c.verdict for c in decision.candidates}["wide-0"] is Verdict.FEASIBLE
 
 
-def test_when_its_patience_ends_it_takes_what_is_in_time() -> None:
+def test_when_its_patience_ends_it_gives_way() -> None:
     nearly_full = state("wide-0", running=200, tightest_tpot_ms=19.0)
     ends_ms = 120_000 - 1.25 * (22 + 20 * 40)
     waiting = request("batch", estimate=SHORT, waited_ms=ends_ms - 10)
     assert decide(waiting, nearly_full).rule == "patience"
-    assert decide(replace(waiting, waited_ms=ends_ms), nearly_full).rule == "confident"
+    late = replace(waiting, waited_ms=ends_ms)
+    assert decide(late, nearly_full).rule == "shed"
+    assert decide(late, state("wide-0", running=10)).rule == "confident"
 
 
 def test_where_nothing_tight_is_promised_all_room_is_to_spare() -> None:

@@ -84,7 +84,7 @@ def _patience_ms(board: Board) -> float | None:
     least_ms = board.document.patience_s * 1000
     if request.generated or min(targets.ttft_ms, targets.e2e_ms) <= least_ms:
         return None
-    option = next((option for option in board.options if option.rejection is None), None)
+    option = _first_open(board)
     if option is None or option.price == math.inf:
         return None
     left_ms = _left_ms(board, option, math.exp2(option.fullest))
@@ -143,6 +143,11 @@ def _company_s(board: Board) -> float:
     return left_ms / 1000 if left_ms > SHORTEST_HOLD_MS else 0.0
 
 
+def _first_open(board: Board) -> Option | None:
+    """The first option that is open to the request."""
+    return next((option for option in board.options if option.rejection is None), None)
+
+
 def _likely(board: Board) -> Flags:
     """Replicas that are in time by the least that the policy goes by."""
     return board.timely if board.document.median else board.confident
@@ -170,7 +175,7 @@ def _first(board: Board, which: Flags, *, alike: bool = False) -> tuple[Option, 
 
 def _spare(board: Board) -> Choice | None:
     """The best replica with room to spare of the first option that is open to the request."""
-    option = next((option for option in board.options if option.rejection is None), None)
+    option = _first_open(board)
     if option is None:
         return None
     for rule, which in (("confident", board.confident), ("median", _likely(board))):

@@ -90,15 +90,16 @@ class Board(NamedTuple):
         flags, first = which[span], int(span.start)
         if 1 not in flags.tobytes():
             return None
+        likes = self.alike(option)
         if alike:
-            flags = flags & self.alike(option)
+            flags = flags & likes
             if 1 not in flags.tobytes():
                 return None
         own = self._own(option)
         company, like = self.columns.company[span], min(own, option.fullest)
         if self.document.pack > 0 and self.case.burn <= 1:
             comfortable = self._warmest(flags & self._comfortable(span), span)
-            filled = (comfortable & self.alike(option)).tobytes()
+            filled = (comfortable & likes).tobytes()
             last_first = option.guest or own >= option.fullest
             at = filled.rfind(1) if last_first else filled.find(1)
             if at >= 0:
